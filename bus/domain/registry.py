@@ -1,0 +1,218 @@
+"""Two small registries of a tenant: models that agents may run on, and personalities they may take.
+
+Rule: registering what is registered already changes nothing; other descriptions than before are an update.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, Any, ClassVar
+
+from msgspec import Meta, Struct
+from msgspec.structs import replace
+
+from bus.errors import NotFound
+from bus.events import Event, Fact
+from bus.model import (
+    Answer,
+    Command,
+    Context,
+    Decision,
+    Emit,
+    Family,
+    Operation,
+    PageQuery,
+    Reply,
+    State,
+    View,
+)
+from bus.subjects import TENANT
+
+EntryName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/-]{0,99}\Z", description="its name")]
+Description = Annotated[str, Meta(max_length=20_000, description="what it is good for")]
+
+
+class ModelRegistered(Fact, frozen=True, kw_only=True):
+    """A model may be used from now on, or its description changed."""
+
+    type: ClassVar[str] = "model.registered"
+    provider: str = ""
+    description: str = ""
+    context_tokens: int | None = None
+
+
+class Model(State, frozen=True, kw_only=True):
+    """A registered model."""
+
+    table: ClassVar[str] = "model"
+    provider: str = ""
+    description: str = ""
+    context_tokens: int | None = None
+
+
+class PersonalityRegistered(Fact, frozen=True, kw_only=True):
+    """A personality may be taken from now on, or its description changed."""
+
+    type: ClassVar[str] = "personality.registered"
+    description: str = ""
+    prompt: str = ""
+
+
+class Personality(State, frozen=True, kw_only=True):
+    """A registered personality."""
+
+    table: ClassVar[str] = "personality"
+    description: str = ""
+    prompt: str = ""
+
+
+class RegisterModel(Command, frozen=True, kw_only=True):
+    """Register a model, or change how it is described."""
+
+    model: EntryName
+    provider: Annotated[Annotated[str, Meta(max_length=200)] | None, Meta(description="who serves it")] = None
+    description: Description | None = None
+    context_tokens: Annotated[
+        Annotated[int, Meta(ge=1)] | None, Meta(description="size of its context window in tokens")
+    ] = None
+
+
+class UpdateModel(RegisterModel, frozen=True, kw_only=True):
+    """Change how a registered model is described."""
+
+
+class ListModels(PageQuery, frozen=True, kw_only=True):
+    """List the registered models."""
+
+
+class RegisterPersonality(Command, frozen=True, kw_only=True):
+    """Register a personality, or change how it is described."""
+
+    personality: EntryName
+    description: Description | None = None
+    prompt: Annotated[
+        Annotated[str, Meta(max_length=100_000)] | None, Meta(description="the instruction that makes it")
+    ] = None
+
+
+class UpdatePersonality(RegisterPersonality, frozen=True, kw_only=True):
+    """Change how a registered personality is described."""
+
+
+class ListPersonalities(PageQuery, frozen=True, kw_only=True):
+    """List the registered personalities."""
+
+
+class EntryReply(Reply, frozen=True, kw_only=True):
+    name: str
+
+
+class ModelRow(Struct, frozen=True, kw_only=True):
+    model: str
+    seq: int
+    provider: str
+    description: str
+    context_tokens: int | None
+
+
+class Models(Answer, frozen=True, kw_only=True):
+    models: list[ModelRow]
+    next: int | None = None
+
+
+class PersonalityRow(Struct, frozen=True, kw_only=True):
+    personality: str
+    seq: int
+    description: str
+    prompt: str
+
+
+class Personalities(Answer, frozen=True, kw_only=True):
+    personalities: list[PersonalityRow]
+    next: int | None = None
+
+
+def evolve_model(model: Model | None, event: Event) -> Model | None:
+    """The model after `event`."""
+    fact = event.fact
+    if not isinstance(fact, ModelRegistered):
+        return model
+    after = Model(provider=fact.provider, description=fact.description, context_tokens=fact.context_tokens)
+    return model if after == model else after
+
+
+def evolve_personality(personality: Personality | None, event: Event) -> Personality | None:
+    """The personality after `event`."""
+    fact = event.fact
+    if not isinstance(fact, PersonalityRegistered):
+        return personality
+    after = Personality(description=fact.description, prompt=fact.prompt)
+    return personality if after == personality else after
+
+
+def _merged(view: View, state: type[State], name: str, given: dict[str, Any], must_exist: bool) -> State | Reply:
+    """The entry with `given` over what is known, or the Reply that nothing changes."""
+    entry = view.entry(state, TENANT, name)
+    if entry is None:
+        if must_exist:
+            raise NotFound(
+                f"no such {state.table}",
+                entity=f"{state.table} {name}",
+                expected=f"a registered {state.table}",
+                found="none of that name",
+                hint=f"Register it first: bus {state.table} register {name}",
+            )
+        return state(**given)
+    merged: State = replace(entry.state, **given)
+    return EntryReply(seq=entry.since, name=name) if merged == entry.state else merged
+
+
+def _decide_model(view: View, request: RegisterModel, ctx: Context) -> Decision:
+    given = {k: v for k in ("provider", "description", "context_tokens") if (v := getattr(request, k)) is not None}
+    merged = _merged(view, Model, request.model, given, isinstance(request, UpdateModel))
+    if not isinstance(merged, Model):
+        assert isinstance(merged, Reply)
+        return merged
+    fact = ModelRegistered(
+        provider=merged.provider, description=merged.description, context_tokens=merged.context_tokens
+    )
+    return [Emit(Model, request.model, fact, None, TENANT)]
+
+
+def _decide_personality(view: View, request: RegisterPersonality, ctx: Context) -> Decision:
+    given = {k: v for k in ("description", "prompt") if (v := getattr(request, k)) is not None}
+    merged = _merged(view, Personality, request.personality, given, isinstance(request, UpdatePersonality))
+    if not isinstance(merged, Personality):
+        assert isinstance(merged, Reply)
+        return merged
+    fact = PersonalityRegistered(description=merged.description, prompt=merged.prompt)
+    return [Emit(Personality, request.personality, fact, None, TENANT)]
+
+
+def _reply(view: View, request: Any, events: Sequence[Event]) -> EntryReply:
+    return EntryReply(seq=events[-1].seq, name=events[-1].entity)
+
+
+MODELS = Family(
+    name="model",
+    facts=(ModelRegistered,),
+    state=Model,
+    evolve=evolve_model,
+    operations=(
+        Operation("model.register", RegisterModel, EntryReply, _decide_model, _reply),
+        Operation("model.update", UpdateModel, EntryReply, _decide_model, _reply),
+        Operation("model.list", ListModels, Models),
+    ),
+)
+
+PERSONALITIES = Family(
+    name="personality",
+    facts=(PersonalityRegistered,),
+    state=Personality,
+    evolve=evolve_personality,
+    operations=(
+        Operation("personality.register", RegisterPersonality, EntryReply, _decide_personality, _reply),
+        Operation("personality.update", UpdatePersonality, EntryReply, _decide_personality, _reply),
+        Operation("personality.list", ListPersonalities, Personalities),
+    ),
+)

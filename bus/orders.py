@@ -1,0 +1,72 @@
+"""Entities in order: by rank (those waiting to be chosen) and by deadline. Both follow from their states."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from datetime import datetime
+from itertools import takewhile
+from typing import Any
+
+from sortedcontainers import SortedList
+
+from bus.model import Family, State
+
+Place = tuple[type[State], str, str]
+"""(state type, namespace, key): the name of an entity inside a tenant."""
+
+
+class Orders:
+    """The entities of those families that rank theirs or give them deadlines."""
+
+    def __init__(self, families: Iterable[Family]) -> None:
+        self._families = {family.state: family for family in families if family.rank or family.deadline}
+        self._ranked: dict[tuple[type[State], str], Any] = {}
+        self._deadlines: Any = SortedList(key=lambda item: item[0])
+        self._rank_of: dict[Place, tuple[Any, str]] = {}
+        self._deadline_of: dict[Place, tuple[datetime, Place]] = {}
+
+    def put(self, place: Place, state: Any) -> None:
+        """Sort the entity in by its present state (None: it does not exist any more)."""
+        family = self._families.get(place[0])
+        if family is None:
+            return
+        if family.rank is not None:
+            rank = family.rank(state) if state is not None else None
+            self._put_rank(place, None if rank is None else (rank, place[2]))
+        if family.deadline is not None:
+            deadline = family.deadline(state) if state is not None else None
+            self._put_deadline(place, None if deadline is None else (deadline, place))
+
+    def _put_rank(self, place: Place, item: tuple[Any, str] | None) -> None:
+        known = self._rank_of.get(place)
+        if known == item:
+            return
+        ranked = self._ranked.setdefault(place[:2], SortedList())
+        if known is not None:
+            ranked.remove(known)
+            del self._rank_of[place]
+        if item is not None:
+            ranked.add(item)
+            self._rank_of[place] = item
+
+    def _put_deadline(self, place: Place, item: tuple[datetime, Place] | None) -> None:
+        known = self._deadline_of.get(place)
+        if known == item:
+            return
+        if known is not None:
+            self._deadlines.remove(known)
+            del self._deadline_of[place]
+        if item is not None:
+            self._deadlines.add(item)
+            self._deadline_of[place] = item
+
+    def ranked(self, state: type[State], namespace: str) -> Iterator[tuple[Any, str]]:
+        """(rank, key) of the entities that have a rank, lowest first."""
+        yield from self._ranked.get((state, namespace), ())
+
+    def due(self, now: datetime) -> Iterator[tuple[datetime, Place]]:
+        """(deadline, place) of the entities whose deadline is not after `now`, earliest first."""
+        yield from takewhile(lambda item: item[0] <= now, self._deadlines)
+
+    def next_deadline(self) -> datetime | None:
+        return self._deadlines[0][0] if self._deadlines else None

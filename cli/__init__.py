@@ -1,0 +1,1 @@
+"""The doors: they parse and render, they never decide."""

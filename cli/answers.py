@@ -1,0 +1,316 @@
+"""How each kind of answer looks to people, and the items that answers bring to a stream.
+
+Rules:
+* An answer that has no renderer of its own is shown from its fields: a new operation needs nothing here.
+* A line begins with the seq it is about, because that is what the next command takes (`--since`, `--reply-to`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from typing import Any
+
+import msgspec
+from msgspec.structs import asdict
+
+from bus.domain import agent, inbox, log, message
+from bus.domain import task_requests as tasks
+from bus.model import Answer, Query, Reply, Request
+from cli.render import Cell, Part, Screen, span
+
+DATA_LENGTH = 160
+"""A log line shows so much of an event's body; `bus log show` shows all of it."""
+DIGEST_LENGTH = 16
+"""People compare so much of a digest; `--json` has all of it."""
+ITEMS: dict[Any, str] = {message.Messages: "messages", inbox.Items: "items", log.LogPage: "events"}
+"""Where the answers that can be followed keep what is new."""
+STYLES = {"online": "green", "idle": "yellow", "away": "yellow", "offline": "dim", "claimed": "cyan", "done": "green"}
+STYLES |= {"failed": "red", "blocked": "yellow", "cancelled": "dim"}
+
+
+def documents(answer: Any) -> list[Any]:
+    """The items of an answer, as JSON lines show them."""
+    items = getattr(answer, ITEMS[type(answer)])
+    return [log_line(item) for item in items] if isinstance(answer, log.LogPage) else list(items)
+
+
+def log_line(row: log.LogRow) -> dict[str, Any]:
+    """An event as a JSON line: the same eight keys always, and what is unusual about it."""
+    line = {key: getattr(row, key) for key in ("seq", "time", "type", "namespace", "entity", "agent", "causes", "data")}
+    return line | {key: value for key in ("correlation", "problem", "redacted") if (value := getattr(row, key))}
+
+
+def show_items(screen: Screen, answer: Any) -> None:
+    """The items of an answer alone, for a stream."""
+    _ITEM_RENDERERS[type(answer)](screen, answer)
+
+
+def show(screen: Screen, request: Request, answer: Any) -> None:
+    """An answer, for people."""
+    renderer = _RENDERERS.get(type(answer))
+    if renderer is not None:
+        renderer(screen, answer)
+    elif type(answer) in _ITEM_RENDERERS:
+        _ITEM_RENDERERS[type(answer)](screen, answer)
+        if not getattr(answer, ITEMS[type(answer)]):
+            screen.note("nothing unread" if isinstance(answer, inbox.Items) else f"no {ITEMS[type(answer)]}")
+    elif isinstance(answer, Reply):
+        _reply(screen, answer)
+    else:
+        _fields(screen, answer)
+    if isinstance(request, Query) and request.as_of is not None and isinstance(answer, Answer):
+        screen.note(f"as of #{answer.seq}, {screen.time(answer.time)}")
+    if getattr(answer, "next", None) is not None and _is_full(request, answer):
+        screen.note(_more(request, answer))
+
+
+def _more(request: Any, answer: Any) -> str:
+    """How to get at what is not on this page: a page without a cursor is the end of a conversation."""
+    if isinstance(answer, message.Messages) and request.since is None:
+        return f"there may be older ones: --before {answer.messages[0].seq}"
+    return f"there may be more: --since {answer.next}"
+
+
+def _is_full(request: Any, answer: Any) -> bool:
+    lists = [value for value in asdict(answer).values() if isinstance(value, list)]
+    return bool(lists) and len(lists[-1]) >= getattr(request, "limit", 0) > 0
+
+
+# --- one by one -----------------------------------------------------------------------------------------------------
+
+
+def _seq(seq: int) -> Part:
+    return (f"#{seq}", "cyan")
+
+
+def _messages(screen: Screen, answer: message.Messages) -> None:
+    for row in answer.messages:
+        head: list[Part] = [_seq(row.seq), "  ", (screen.time(row.time), "dim"), "  ", (row.agent, "bold")]
+        if row.reply_to is not None:
+            head.append((f" to #{row.reply_to}", "dim"))
+        marks = [word for word, holds in (("edited", row.edited), ("pinned", row.pinned)) if holds]
+        if marks:
+            head.append((f" ({', '.join(marks)})", "yellow"))
+        screen.message(head, row.text)
+        for emoji, agents in row.reactions.items():
+            screen.line((f"{emoji} {', '.join(agents)}", "dim"), indent=4)
+
+
+def _items(screen: Screen, answer: inbox.Items) -> None:
+    for item in answer.items:
+        place = f" in {item.channel}" if item.channel else f" about {item.task}" if item.task else ""
+        head: list[Part] = [_seq(item.seq), "  ", (screen.time(item.time), "dim"), "  ", (item.agent, "bold")]
+        screen.message([*head, place, (f" [{', '.join(item.reasons)}]", "dim")], item.text)
+    if answer.remaining:
+        screen.note(f"{answer.remaining} more wait: acknowledge these with `bus inbox ack {answer.upto}`")
+
+
+def _log(screen: Screen, answer: log.LogPage) -> None:
+    for row in answer.events:
+        _event(screen, row)
+
+
+def _event(screen: Screen, row: log.LogRow, indent: int = 0, *, body: bool = True) -> None:
+    data = "" if not body else "(not for you)" if row.redacted else msgspec.json.encode(row.data).decode()
+    if len(data) > DATA_LENGTH:
+        data = data[: DATA_LENGTH - 1] + "…"
+    head: list[Part] = [_seq(row.seq), "  ", (screen.time(row.time), "dim"), "  ", (row.agent, "bold"), "  "]
+    screen.line(*head, (row.type, "magenta"), f"  {row.namespace}/{row.entity}  ", (data, "dim"), indent=indent)
+    if row.problem:
+        screen.line((f"cannot be read: {row.problem}", "red"), indent=indent + 4)
+
+
+def _event_detail(screen: Screen, answer: log.EventDetail) -> None:
+    _event(screen, answer.event, body=False)
+    screen.line("subject  ", answer.subject, indent=4)
+    for key, value in answer.headers.items():
+        screen.line(f"{key}  ", value, indent=4)
+    body = msgspec.json.format(msgspec.json.encode(answer.event.data)).decode()
+    screen.block("(not for you)" if answer.event.redacted else body, indent=4)
+    for title, rows in (("caused by", answer.causes), ("led to", answer.effects)):
+        if rows:
+            screen.line((title, "bold"), indent=2)
+            for row in rows:
+                _event(screen, row, indent=4)
+
+
+def _lease(screen: Screen, answer: tasks.LeaseReply) -> None:
+    parts: list[Part] = [
+        _seq(answer.seq),
+        "  task ",
+        (answer.task, "bold"),
+        f" is yours until {screen.time(answer.expires)}",
+    ]
+    screen.line(*parts)
+    if answer.title:
+        screen.line((answer.title, "bold"), indent=4)
+    if answer.body:
+        screen.block(answer.body, indent=4)
+    marks = [f"fence {answer.fence}", f"priority {answer.priority}"]
+    screen.line((", ".join([*marks, *(f"label {label}" for label in answer.labels)]), "dim"), indent=4)
+
+
+def _task_cells(screen: Screen, row: tasks.TaskRow) -> list[Cell]:
+    holder = f"{row.owner} until {screen.time(row.expires)}" if row.owner else ""
+    offered = f" (offered to {row.offered_to})" if row.offered_to else ""
+    state = (row.state, STYLES.get(row.state, ""))
+    return [(row.task, "bold"), state, str(row.priority), row.title, holder + offered, ", ".join(row.labels)]
+
+
+def _task_table(screen: Screen, rows: Sequence[tasks.TaskRow]) -> None:
+    columns = ("task", "state", "priority", "title", "held by", "labels")
+    _table(screen, columns, [_task_cells(screen, row) for row in rows])
+
+
+def _tasks(screen: Screen, answer: tasks.Tasks) -> None:
+    _task_table(screen, answer.tasks)
+    if not answer.tasks:
+        screen.note("no tasks")
+
+
+def _task(screen: Screen, answer: tasks.TaskDetail) -> None:
+    row = answer.task
+    screen.line((row.task, "bold"), "  ", row.title)
+    _fields(screen, row, skip=("task", "title"), indent=4)
+    screen.line(("history", "bold"), indent=2)
+    for event in answer.history:
+        data = msgspec.json.encode(event.data).decode()
+        head: list[Part] = [_seq(event.seq), "  ", (screen.time(event.time), "dim"), "  ", (event.agent, "bold")]
+        screen.line(*head, "  ", (event.type, "magenta"), "  ", (data, "dim"), indent=4)
+
+
+def _board(screen: Screen, answer: tasks.TaskBoard) -> None:
+    for state, rows in answer.columns.items():
+        if count := answer.counts.get(state, len(rows)):
+            screen.line((f"{state} ({count})", f"bold {STYLES.get(state, '')}".strip()))
+            for row in rows:
+                holder = f"  {row.owner} until {screen.time(row.expires)}" if row.owner else ""
+                screen.line((row.task, "cyan"), f"  {row.priority}  {row.title}", (holder, "dim"), indent=2)
+    if not any(answer.counts.values()):
+        screen.note("no tasks")
+
+
+def _presences(screen: Screen, answer: agent.Presences) -> None:
+    columns = ("agent", "presence", "since", "harness", "model", "holds")
+    rows: list[list[Cell]] = [
+        [
+            (one.agent, "bold"),
+            (one.presence, STYLES.get(one.presence, "")),
+            screen.time(one.since),
+            one.harness,
+            one.model,
+            ", ".join(one.tasks),
+        ]
+        for one in answer.agents
+    ]
+    _table(screen, columns, rows)
+    screen.note(f"the newest event is {span(answer.age_s)} old")
+
+
+def _moment(screen: Screen, answer: log.Moment) -> None:
+    columns = ("table", "rows", "digest", "equal")
+    rows: list[list[Cell]] = [
+        [(name, "bold"), str(table.rows), table.digest[:DIGEST_LENGTH], _verdict(table)]
+        for name, table in answer.tables.items()
+    ]
+    _table(screen, columns, rows)
+    parts: list[Part] = [f"#{answer.seq}, {screen.time(answer.time)}: {answer.events} events"]
+    if answer.skipped:
+        parts.append((f", {answer.skipped} of them cannot be read", "yellow"))
+    if answer.equal is not None:
+        parts.append((", the log and the tables are equal", "green") if answer.equal else (", DIFFERENT", "bold red"))
+    screen.line(*parts)
+    for seal in answer.broken_seals:
+        screen.line((f"the seal #{seal} does not fit: the log before it was changed after it was sealed", "bold red"))
+
+
+def _verdict(table: log.TableDigest) -> Cell:
+    if table.equal is None:
+        return ""
+    if table.equal:
+        return ("yes", "green")
+    return (f"NO: the log gives {table.log_rows} rows, {(table.log_digest or '')[:DIGEST_LENGTH]}", "bold red")
+
+
+def _rows(screen: Screen, answer: log.Rows) -> None:
+    screen.table(answer.columns, [[_word(value) for value in row] for row in answer.rows])
+    if answer.truncated:
+        screen.note("there are more rows: --limit")
+    if not answer.rows:
+        screen.note("no rows")
+
+
+# --- anything else --------------------------------------------------------------------------------------------------
+
+
+def _reply(screen: Screen, answer: Reply) -> None:
+    parts: list[Part] = [_seq(answer.seq)]
+    for key, value in asdict(answer).items():
+        if key != "seq" and not _is_empty(value):
+            parts += ["  ", (key, "dim"), " ", _value(screen, value)]
+    screen.line(*parts)
+
+
+def _fields(screen: Screen, answer: Any, skip: Sequence[str] = (), indent: int = 0) -> None:
+    """Lists of structs as tables; everything else as `name  value`."""
+    hidden = (*skip, "seq", "time", "next") if isinstance(answer, Answer) else skip
+    for key, value in asdict(answer).items():
+        if key in hidden or _is_empty(value):
+            continue
+        if isinstance(value, list) and isinstance(value[0], msgspec.Struct):
+            columns = list(value[0].__struct_fields__)
+            _table(screen, columns, [[_value(screen, getattr(row, name)) for name in columns] for row in value])
+        elif isinstance(value, msgspec.Struct):
+            screen.line((key, "bold"), indent=indent)
+            _fields(screen, value, indent=indent + 4)
+        else:
+            text = _value(screen, value)
+            if "\n" in text:
+                screen.line((key, "dim"), indent=indent)
+                screen.block(text, indent=indent + 4)
+            else:
+                screen.line((key, "dim"), "  ", text, indent=indent)
+
+
+def _table(screen: Screen, columns: Sequence[str], rows: Sequence[Sequence[Cell]]) -> None:
+    """A table without the columns in which there is nothing."""
+    kept = [n for n in range(len(columns)) if any(row[n] not in ("", ("", "")) for row in rows)]
+    screen.table([columns[n].rstrip("_") for n in kept], [[row[n] for n in kept] for row in rows])
+
+
+def _value(screen: Screen, value: Any) -> str:
+    if isinstance(value, datetime):
+        return screen.time(value)
+    if isinstance(value, list | tuple) and all(isinstance(one, str | int) for one in value):
+        return ", ".join(map(str, value))
+    return "" if _is_empty(value) else _word(value)
+
+
+def _word(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return value if isinstance(value, str) else msgspec.json.encode(value).decode()
+
+
+def _is_empty(value: Any) -> bool:
+    return value is None or value in ("", [], (), {})
+
+
+_ITEM_RENDERERS: dict[type, Callable[[Screen, Any], None]] = {
+    message.Messages: _messages,
+    inbox.Items: _items,
+    log.LogPage: _log,
+}
+_RENDERERS: dict[type, Callable[[Screen, Any], None]] = {
+    log.EventDetail: _event_detail,
+    log.Moment: _moment,
+    log.Rows: _rows,
+    tasks.LeaseReply: _lease,
+    tasks.Tasks: _tasks,
+    tasks.TaskDetail: _task,
+    tasks.TaskBoard: _board,
+    agent.Presences: _presences,
+}

@@ -1,0 +1,343 @@
+"""The daemon: the composition root, and the root task group of everything that serves one tenant.
+
+    log.tail -> worker -> world (decisions) and tables (queries)
+    ask.<agent>.> -> intake -> api -> executor (leader) or tables
+
+Rules:
+* It reads its own credentials and never the operator's keys.
+* One daemon leads: it holds the lease, has folded everything that was stored when it got it, and only then listens to
+  agents. Losing the lease, it stops listening and refuses what it has not stored.
+* It ends when the supervisor does (its standard input closes), on SIGTERM, and when a part of it fails; the supervisor
+  starts it again. In an orderly end it finishes and answers what it has taken on, then gives up the lease.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import os
+import shutil
+import signal
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import TextIO, cast
+
+import anyio
+import anyio.to_thread
+import msgspec
+import structlog
+
+from bus import config, operation
+from bus.clock import RandomIds, SystemClock, from_ns
+from bus.config import Settings
+from bus.domain import agent, log, tenant
+from bus.errors import BusError, Unavailable
+from bus.events import Event
+from bus.execute import Executor
+from bus.files import write_atomic
+from bus.home import Home, open_home
+from bus.jetstream import JetStreamLog
+from bus.lease import LeaderLease
+from bus.lifecycle import DaemonFile
+from bus.model import Command, Limits
+from bus.server import read_server
+from bus.subjects import SYSTEM, TENANT, inbox_prefix
+from bus.transport import Connection, connect
+from bus.world import Change, Speculation, World
+from cli.api import Api
+from cli.intake import Intake
+from cli.replays import Replays
+from projections.schema import discover
+from projections.store import Store
+from projections.worker import Worker
+
+logger = structlog.get_logger(__name__)
+
+LEASE_STEP_S = 1.0
+TICK_S = 0.2
+HEAD_S = 5.0
+SEAL_EVENTS = 10_000
+DRAIN_S = 5.0
+STANDBYS = 8
+STATUS_FILE = "daemon.json"
+SCRATCH = "scratch"
+"""Beside the tables, which are this daemon's alone: where replays and SQL put what they need for a while."""
+
+
+class Daemon:
+    """One daemon of one tenant, on a connection that is open."""
+
+    def __init__(self, home: Home, settings: Settings, connection: Connection, store: Store, force_lead: bool) -> None:
+        self.home = home
+        self.settings = settings
+        self.clock = SystemClock()
+        self.log = JetStreamLog(connection, operation.CODEC)
+        self.lease = LeaderLease(connection, RandomIds().short("d"), self.clock, force=force_lead)
+        self.store = store
+        self.world = World(operation.FAMILIES)
+        limits = Limits(lease_default_s=int(settings.file.lease.default_s), lease_cap_s=int(settings.file.lease.cap_s))
+        self.executor = Executor(
+            self.log, Speculation(self.world), self.clock, RandomIds(), operation.CODEC, limits, self._may_lead
+        )
+        self.worker = Worker(self.log, store, self._fold, self.clock)
+        self._scratch = store.path.parent / SCRATCH
+        replays = Replays(self.log, store, self.clock, self._scratch)
+        self.api = Api(self.executor, self.worker, self.clock, replays.handlers, settings.file.ask.reply_bytes)
+        self.worker.on_written(self.api.folded)
+        self._connection = connection
+        self._intake: Intake | None = None
+        self._leading = False
+
+    def _may_lead(self) -> bool:
+        return self._leading and self.lease.valid()
+
+    def _fold(self, event: Event) -> Change | None:
+        change = self.executor.fold(event)
+        if change is not None and change.state is agent.Agent and self._intake is not None:
+            self._intake.agents_changed()
+        return change
+
+    # --- the root task group -----------------------------------------------------------------------------------
+
+    async def run(self, until: Callable[[], Awaitable[None]]) -> None:
+        """Serve until `until` returns, then end in order."""
+        await anyio.to_thread.run_sync(_emptied, self._scratch)
+        await self.store.load(self.world, self.executor)
+        # What was loaded stays: the collector need not look at it again, and need not look often.
+        gc.freeze()
+        gc.set_threshold(50_000, 20, 100)
+        self.executor.view.index()
+        async with anyio.create_task_group() as parts:
+            parts.start_soon(self.worker.run)
+            parts.start_soon(self.executor.pipeline.run)
+            parts.start_soon(self.executor.run_fetches)
+            parts.start_soon(self._tick)
+            parts.start_soon(self._watch_log)
+            async with anyio.create_task_group() as leading:
+                leading.start_soon(self._lead_when_held)
+                await until()
+                leading.cancel_scope.cancel()
+            with anyio.move_on_after(DRAIN_S):
+                await self.lease.release()
+            parts.cancel_scope.cancel()
+
+    async def _lead_when_held(self) -> None:
+        """Keep trying for the lease; lead as long as it is held."""
+        while True:
+            if await self._step():
+                async with anyio.create_task_group() as term:
+                    term.start_soon(self._lead)
+                    while await self._step():  # noqa: ASYNC110 - the lease lives by the clock, not by an event
+                        await anyio.sleep(LEASE_STEP_S)
+                    term.cancel_scope.cancel()
+                logger.warning("no longer leading")
+            await anyio.sleep(LEASE_STEP_S)
+
+    async def _step(self) -> bool:
+        try:
+            return await self.lease.step()
+        except BusError as error:
+            logger.warning("the lease could not be renewed", error=str(error))
+            return self.lease.valid()
+
+    async def _lead(self) -> None:
+        """Take over: see everything that is stored, then listen to agents, until cancelled."""
+        head = await self._head()
+        await self.executor.reached(head)
+        self._leading = True
+        try:
+            if self.world.entry(tenant.Tenant, TENANT, self.home.file.tenant) is None:
+                await self._ask(tenant.Found(tenant=self.home.file.tenant, owner=self.home.file.owner))
+            self.executor.expire()
+            logger.info("leading", head=head)
+            async with anyio.create_task_group() as tasks:
+                limits = self.settings.file.ask
+                self._intake = Intake(self._connection, self.api, self.world, limits, self.clock, tasks)
+                # Who was there before counts as seen now: nobody has listened to them meanwhile.
+                for _, name, entry in self.world.entries(agent.Agent):
+                    if entry.state.presence != "offline":
+                        self._intake.last_seen_ns[name] = self.clock.monotonic_ns()
+                self._report(leading=True)
+                await self._intake.run()
+        finally:
+            # What was taken on is stored and answered before anybody else may lead.
+            with anyio.CancelScope(shield=True), anyio.move_on_after(DRAIN_S):
+                while self.lease.valid() and self.executor.waiting:  # noqa: ASYNC110 - both ends are to be watched
+                    await anyio.sleep(0.01)
+            self._leading = False
+            self._intake = None
+
+    async def _ask(self, request: Command) -> None:
+        await self.executor.execute(operation.OPERATION_OF[type(request)], request, SYSTEM)
+
+    # --- what happens by time ----------------------------------------------------------------------------------
+
+    async def _tick(self) -> None:
+        """End leases that are overdue and notice who has gone quiet."""
+        while True:
+            await anyio.sleep(TICK_S)
+            if self._may_lead() and self._intake is not None:
+                self.executor.expire()
+                await self._notice(self._intake)
+
+    async def _notice(self, intake: Intake) -> None:
+        limits = self.executor.limits
+        now_ns = self.clock.monotonic_ns()
+        steps: tuple[tuple[int, agent.Presence], ...] = (
+            (limits.offline_after_s, "offline"),
+            (limits.away_after_s, "away"),
+            (limits.idle_after_s, "idle"),
+        )
+        for name, seen_ns in list(intake.last_seen_ns.items()):
+            quiet = timedelta(microseconds=(now_ns - seen_ns) / 1000).total_seconds()
+            presence: agent.Presence = next((word for after_s, word in steps if quiet >= after_s), "online")
+            entry = self.world.entry(agent.Agent, TENANT, name)
+            if entry is None or entry.state.presence == presence or not entry.state.active:
+                continue
+            try:
+                await self._ask(agent.ChangePresence(agent=name, presence=presence))
+            except BusError as error:
+                logger.info("presence not recorded", agent=name, error=str(error))
+
+    async def _watch_log(self) -> None:
+        """Learn the server's time, look how full the log is, seal the hash chain, and say how things are."""
+        while True:
+            try:
+                await self._head()
+                if self._may_lead():
+                    await self._seal()
+            except BusError as error:
+                logger.warning("the log does not answer", error=str(error))
+            self._report(leading=self._may_lead())
+            await anyio.sleep(HEAD_S)
+
+    async def _head(self) -> int:
+        head = await self.log.head()
+        self.clock.observe(head.server_ns)
+        soft_limit = int(head.max_bytes * self.settings.file.log.soft_limit_ratio)
+        self.executor.measured(soft_limit - head.bytes if head.max_bytes >= 0 else None)
+        return head.seq
+
+    async def _seal(self) -> None:
+        entry = self.world.entry(log.Seal, TENANT, log.CHAIN)
+        sealed = entry.state.upto if entry is not None else 0
+        upto, chain = self.worker.chain
+        if upto - sealed >= SEAL_EVENTS:
+            await self._ask(log.SealChain(upto=upto, head=chain))
+
+    def _report(self, leading: bool) -> None:
+        """Write `run/daemon.json` for `bus status`. It is the leader's: one that stands by leaves it alone."""
+        if not leading and self._led_by_another():
+            return
+        status = DaemonFile(
+            pid=os.getpid(),
+            leading=leading,
+            position=self.store.position,
+            lag_seq=self.worker.lag_seq,
+            skipped=self.worker.skipped_total,
+            at=from_ns(self.clock.server_ns()).isoformat(),
+            counters=dict(self._intake.counters) if self._intake is not None else {},
+        )
+        write_atomic(self.home.run / STATUS_FILE, msgspec.json.encode(status))
+
+    def _led_by_another(self) -> bool:
+        """Whether another daemon said lately that it leads."""
+        try:
+            said = msgspec.json.decode((self.home.run / STATUS_FILE).read_bytes(), type=DaemonFile)
+        except (FileNotFoundError, msgspec.MsgspecError):
+            return False
+        age = from_ns(self.clock.server_ns()) - datetime.fromisoformat(said.at)
+        return said.leading and said.pid != os.getpid() and age < timedelta(seconds=2 * HEAD_S)
+
+
+async def serve(home: Home, settings: Settings, force_lead: bool = False) -> None:
+    """Run a daemon on the home's server until it is told to end."""
+    server = read_server(home)
+    if server is None:
+        raise SystemExit("no server is running for this home; `bus up` starts one")
+    creds = home.keyring.daemon()
+    async with (
+        connect(server.url, creds=creds.text, name=creds.name, inbox=inbox_prefix(creds.name)) as connection,
+        _opened(home.projections, JetStreamLog(connection, operation.CODEC)) as store,
+    ):
+        await Daemon(home, settings, connection, store, force_lead).run(_until_told)
+
+
+@asynccontextmanager
+async def _opened(directory: Path, log: JetStreamLog) -> AsyncIterator[Store]:
+    """The store in `directory`, or, when another daemon of this home has it open, in a directory beside it: a second
+    daemon, started by accident or as a standby, folds into tables of its own."""
+    for candidate in (directory, *(directory / f"standby-{n}" for n in range(1, STANDBYS + 1))):
+        async with AsyncExitStack() as stack:
+            try:
+                store = await stack.enter_async_context(Store.opened(candidate, operation.FAMILIES, discover(), log))
+            except Unavailable as error:
+                if error.code != "locked":
+                    raise
+                continue
+            yield store
+            return
+    raise Unavailable("too many daemons serve this home", code="locked", entity=str(directory))
+
+
+def _emptied(directory: Path) -> None:
+    """Make a private directory, without what a daemon that was killed left in it."""
+    shutil.rmtree(directory, ignore_errors=True)
+    directory.mkdir(mode=0o700, exist_ok=True)
+
+
+async def _until_told() -> None:
+    """Return on SIGTERM or SIGINT, or when the supervisor is gone (it holds the other end of our standard input)."""
+    async with anyio.create_task_group() as tasks:
+
+        async def on_orphaned() -> None:
+            await anyio.wait_readable(sys.stdin)
+            logger.info("ending: the supervisor is gone")
+            tasks.cancel_scope.cancel()
+
+        tasks.start_soon(on_orphaned)
+        with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+            async for number in signals:
+                logger.info("ending", signal=number)
+                tasks.cancel_scope.cancel()
+
+
+class _Words:
+    """Standard error, which the supervisor reads. Once that is gone nobody does, and the daemon has to end in order
+    all the same."""
+
+    def write(self, text: str) -> int:
+        with suppress(OSError):
+            sys.stderr.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with suppress(OSError):
+            sys.stderr.flush()
+
+
+def main() -> None:
+    """`python -m cli.daemon --home H`: run by the supervisor."""
+    parser = argparse.ArgumentParser(description="Serve one tenant of a bus (started by `bus up`).")
+    parser.add_argument("--home", type=Path, required=True)
+    parser.add_argument("--force-lead", action="store_true", help="lead without the lease (for tests only)")
+    arguments = parser.parse_args()
+    settings = config.load(home=arguments.home)
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso"),
+            structlog.processors.format_exc_info,
+            structlog.processors.JSONRenderer(),
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(settings.file.log_level),
+        logger_factory=structlog.PrintLoggerFactory(cast("TextIO", _Words())),
+    )
+    anyio.run(serve, open_home(arguments.home), settings, arguments.force_lead, backend_options={"use_uvloop": True})
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,209 @@
+"""`bus`: the command line. Finds the command, runs it, and turns every way to end into output and an exit code.
+
+    0 done · 2 bad usage or invalid input · 3 refused · 4 not found · 5 not allowed · 6 unavailable · 1 a defect
+    130 interrupted; whoever reads the output may go away at any time (0)
+
+Rules:
+* An error goes to standard error; with `--json` it is the one document on standard output, `{"error": {...}}`, shaped
+  like the answer of the bus itself, and standard error stays empty.
+* `bus --version` imports nothing but this file; a command imports its own families' code and never a database.
+* Nothing is decided here: what is allowed and what it means is the bus's business.
+"""
+
+from __future__ import annotations
+
+import gc
+import sys
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from bus.errors import BusError
+    from cli.groups import Group
+
+INTERRUPTED = 130
+TEXT = """Coordination and shared memory for teams of AI agents.
+
+Everything that is written is an event of one log, so every question can be asked about any moment."""
+
+
+def run() -> None:
+    """The entry point of the command `bus`."""
+    # Nothing of what is imported from here on is ever thrown away: looking for garbage in it costs a tenth of the time.
+    gc.disable()
+    arguments = sys.argv[1:]
+    if arguments[:1] in (["--version"], ["-V"]):
+        sys.stdout.write(f"bus {version()}\n")
+        return
+    # What a terminal or a pipe cannot encode is shown escaped; it never ends a command.
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+    sys.exit(main(arguments))
+
+
+def version() -> str:
+    """The version that is installed."""
+    from importlib import metadata
+
+    try:
+        return metadata.version("synbus")
+    except metadata.PackageNotFoundError:
+        return "of a checkout that is not installed"
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run one command line and return its exit code."""
+    words = list(arguments[: arguments.index("--")] if "--" in arguments else arguments)
+    as_json = "--json" in words
+    try:
+        code = _dispatch(arguments)
+        sys.stdout.flush()
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except Exception as error:
+        try:
+            code = _report(error, as_json=as_json)
+        except BrokenPipeError:
+            code = _reader_gone()
+    return code
+
+
+def _dispatch(arguments: Sequence[str]) -> int:
+    code = root().main(args=list(arguments), prog_name="bus", standalone_mode=False)
+    return code if isinstance(code, int) else 0
+
+
+def _reader_gone() -> int:
+    from cli.render import give_up_output
+
+    give_up_output()
+    return 0
+
+
+# --- errors ---------------------------------------------------------------------------------------------------------
+
+
+def _report(error: Exception, *, as_json: bool) -> int:
+    """Say what went wrong and return the exit code."""
+    from cli.generate import ReaderGone
+    from cli.render import Screen, write_json
+
+    if isinstance(error, BrokenPipeError | ReaderGone):
+        return _reader_gone()
+    known = _known(error)
+    problem = known.problem
+    if as_json:
+        write_json({"error": problem})
+        return known.exit_code
+    screen = Screen(sys.stderr)
+    about = f"{problem.entity}: " if problem.entity and problem.entity not in problem.message else ""
+    first, *rest = (about + problem.message).split("\n")
+    screen.line(("error: ", "bold red"), first)
+    for line in rest:
+        screen.line(line, indent=2)
+    for word, text in (("expected", problem.expected), ("found", problem.found)):
+        if text is not None:
+            screen.line((f"{word:<8}  ", "dim"), text, indent=2)
+    if problem.hint:
+        screen.block(problem.hint, indent=2, style="dim")
+    return known.exit_code
+
+
+def _known(error: Exception) -> BusError:
+    """`error` as one of ours."""
+    import typer
+
+    from bus.errors import BusError, Defect, InvalidRequest
+
+    if isinstance(error, BusError):
+        return error
+    # typer does not name the parent of all its usage errors; it is the one of the error that it does name.
+    usage_error: Any = typer.BadParameter.__mro__[1]
+    if isinstance(error, usage_error):
+        context = getattr(error, "ctx", None)
+        hint = f"See `{context.command_path} --help`" if context is not None else "See `bus --help`"
+        message = error.format_message().rstrip(".")
+        if "extra argument" in message:
+            hint = f"A text of several words goes in quotes. {hint}"
+        return InvalidRequest(message, code="usage", hint=hint)
+    return Defect(
+        f"{type(error).__name__}: {error}",
+        hint="This is a defect of bus. --debug shows where it happened; the logs are in the home (see `bus status`)",
+    )
+
+
+# --- commands -------------------------------------------------------------------------------------------------------
+
+LIFECYCLE = {
+    "init": "make a bus for this repository or directory",
+    "up": "start it (any other command does so too)",
+    "down": "stop it",
+    "status": "what runs, and how far it is",
+    "doctor": "check everything that it needs",
+    "adopt": "make a copied or moved home a bus of its own",
+}
+REFERENCE = {
+    "call": "ask for any operation with JSON",
+    "help": "describe operations and their fields",
+}
+GROUPS = {
+    "dm": "say something to one agent alone",
+    "inbox": "what is addressed to you and unread",
+    "log": "the events themselves",
+    "replay": "the state of any moment, proved from the log",
+}
+"""Families with a default verb: they are daily commands as well."""
+
+
+def root() -> Group:
+    """The command `bus`."""
+    from cli.daily import DAILY, families
+    from cli.groups import make_group
+
+    known = families()
+    members: dict[str, Callable[[], Any]] = {name: partial(_daily, name) for name in DAILY}
+    members |= {name: partial(_family, name) for name in (*GROUPS, *known)}
+    members |= {name: partial(_lifecycle, name) for name in LIFECYCLE}
+    members |= {name: partial(_reference, name) for name in REFERENCE}
+    group = make_group("bus", members, TEXT, completion=True)
+    daily = [(name, text) for name, (_, text) in DAILY.items()]
+    verbs = [
+        (name, ", ".join(operation.verb.replace("_", "-") for operation in family)) for name, family in known.items()
+    ]
+    group.sections = (
+        ("Every day", [*daily, *GROUPS.items()]),
+        ("The bus itself", list(LIFECYCLE.items())),
+        ("Everything, by family", verbs),
+        ("For programs", list(REFERENCE.items())),
+    )
+    return group
+
+
+def _daily(name: str) -> Any:
+    from cli import daily
+
+    return daily.daily_command(name)
+
+
+def _family(name: str) -> Any:
+    from cli import daily
+
+    return daily.group(name, daily.families()[name])
+
+
+def _lifecycle(name: str) -> Any:
+    from cli import doctor, lifecycle
+
+    return doctor.command() if name == "doctor" else lifecycle.commands()[name]()
+
+
+def _reference(name: str) -> Any:
+    from cli import reference
+
+    return reference.call_command() if name == "call" else reference.help_command()
+
+
+if __name__ == "__main__":
+    run()

@@ -1,0 +1,1 @@
+"""Bench: every timing beside the limit that was measured in the same run."""

@@ -1,0 +1,112 @@
+"""How a query is answered: one handler per request struct, found by its type.
+
+Rules:
+* A handler reads tables through a Reader, which is fixed to a moment and to the agent that asks; it neither waits nor
+  authorises: `cli.api` does, for all of them.
+* `items` names the list that is empty while there is nothing to answer yet; a query that waits waits for it.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Callable, Iterable
+from datetime import UTC, datetime
+from typing import Any, NamedTuple, Protocol, TypeVar
+
+import msgspec
+
+from bus.model import Query
+
+Q = TypeVar("Q", bound=Query)
+
+
+class Reader(Protocol):
+    """The tables as they were after event `seq`, as far as `agent` may see them."""
+
+    seq: int
+    agent: str
+    now: datetime
+    """The server's time when the query was asked."""
+
+    def at(self, table: str) -> str:
+        """A SQL subselect: the rows of `table` that hold at `seq` and that `agent` may see."""
+        ...
+
+    def history(self, table: str) -> str:
+        """A SQL subselect: every row of `table` that began up to `seq` and that `agent` may see, ended or not."""
+        ...
+
+    def visible(self) -> str:
+        """A SQL predicate over a column `audience`: whether `agent` may see the row."""
+        ...
+
+    def rows(self, sql: str, params: Any = ()) -> list[tuple[Any, ...]]: ...
+
+    def kid(self, table: str, namespace: str, key: str) -> int | None:
+        """The key of an entity in tables, which is much faster to look for than its name (None: there was none)."""
+        ...
+
+    def time_of(self, seq: int) -> datetime | None: ...
+
+
+class Answerer(NamedTuple):
+    """`handle(reader, request) -> Answer` and the name of the answer's list."""
+
+    handle: Callable[[Any, Any], Any]
+    items: str | None
+
+
+_ANSWERERS: dict[type, Answerer] = {}
+
+
+def answers(request: type[Q], items: str | None = None) -> Callable[[Callable[[Any, Q], Any]], Callable[[Any, Q], Any]]:
+    """Register the decorated function as the handler of `request`."""
+
+    def register(handle: Callable[[Any, Q], Any]) -> Callable[[Any, Q], Any]:
+        if request in _ANSWERERS:
+            raise ValueError(f"{request} has two handlers")
+        _ANSWERERS[request] = Answerer(handle, items)
+        return handle
+
+    return register
+
+
+def answerers() -> dict[type, Answerer]:
+    """Every handler, by request type. Imports the views on first use."""
+    from projections import views
+
+    for module in pkgutil.iter_modules(views.__path__):
+        importlib.import_module(f"projections.views.{module.name}")
+    return _ANSWERERS
+
+
+def utc(naive: datetime) -> datetime:
+    """Tables keep naive UTC; answers say so."""
+    return naive.replace(tzinfo=UTC)
+
+
+def ints(json: str | None) -> list[int]:
+    """A JSON list of seqs from a table cell (null: none)."""
+    return msgspec.json.decode(json, type=list[int]) if json else []
+
+
+def strings(json: str | None) -> list[str]:
+    """A JSON list of strings from a table cell (null: none)."""
+    return msgspec.json.decode(json, type=list[str]) if json else []
+
+
+def listed(seqs: Iterable[int]) -> str:
+    """Seqs or keys as what may follow `in`; an empty list contains nothing."""
+    return f"({', '.join(map(str, seqs)) or 'null'})"
+
+
+def sought(seqs: Iterable[int]) -> str:
+    """The same for reading wide rows: joined, the database reads their other columns only where the list finds some.
+    (For a list of constants it reads every column of many rows; over few columns that is quicker.)"""
+    return f"(select unnest([{', '.join(map(str, seqs))}]::bigint[]))"
+
+
+def escaped(text: str) -> str:
+    r"""`text` for a LIKE pattern with `escape '\'`: matched literally."""
+    return text.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")

@@ -1,0 +1,400 @@
+"""The tables of one tenant in DuckDB. Only this file imports duckdb.
+
+    Batch -> write (one transaction, fenced by the position) -> file -> read (a pool of cursors) -> Reader
+
+Rules:
+* One process owns the file, and in it one thread writes. Rows and position are committed together, so every event is
+  in the tables exactly once. A write whose batch does not begin at the stored position is refused.
+* The file is disposable: one that is damaged, was made by another version, or belongs to another log is set aside
+  with a warning, and the tables are built anew from the log.
+* Always fetch all rows of a statement on the writing connection: an open result makes the next flush fail.
+* What no table can hold is replaced or left out, row by row; no event stops the store.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
+from datetime import datetime
+from pathlib import Path
+from queue import Empty, SimpleQueue
+from typing import Any, TypeVar
+
+import anyio
+import anyio.to_thread
+import duckdb
+import structlog
+
+from bus.clock import EPOCH
+from bus.errors import Defect, Unavailable
+from bus.events import RequestId
+from bus.log import Log
+from bus.model import Family
+from bus.world import World
+from projections import loading
+from projections.batch import CHAIN_START, Batch, cleaned
+from projections.reader import FETCH_ROWS, Reader, Stopped, stopped
+from projections.schema import OPEN, FactView, ItemTable, Row, Schema
+from projections.views import events
+
+logger = structlog.get_logger(__name__)
+
+FILE = "tables.duckdb"
+READERS = 2
+MEMORY_MB = 256
+READ_S = 30.0
+CLOSE_S = 5.0
+WAIT_S = 0.05
+SqlError = duckdb.Error
+DAMAGED = (duckdb.IOException, duckdb.InternalException, duckdb.FatalException)
+REBUILD = "Restart the daemon; damaged tables are set aside and rebuilt from the log"
+Options = dict[str, str | bool | int | float | list[str]]
+# What the database raises for values that a column cannot hold.
+UNFIT = (duckdb.DataError, duckdb.ProgrammingError, duckdb.NotSupportedError, TypeError, ValueError)
+
+T = TypeVar("T")
+
+
+class Store:
+    """Tables in the file `path`, open until `close`. Raises Unavailable when another process has it open. `durable`
+    False leaves writing to the operating system's leisure: for scratch files."""
+
+    def __init__(self, path: Path, schema: Schema, *, durable: bool = True, memory_mb: int = MEMORY_MB) -> None:
+        self.path = path
+        self.schema = schema
+        self.position = 0
+        """Seq of the last event in the tables."""
+        self.chain = CHAIN_START
+        self.stored_ns = 0
+        self.dropped = 0
+        """Rows that no table could hold."""
+        self._options: Options = {
+            "memory_limit": f"{memory_mb}MB",
+            "threads": "2",
+        }
+        if not durable:
+            self._options |= {"fsync_mode": "none", "checkpoint_threshold": "256MB"}
+        self._con: Any = None
+        self._appenders: dict[str, Any] = {}
+        self._world: World | None = None
+        self._moved = anyio.Event()
+        self._writing = anyio.CapacityLimiter(1)
+        self._reading = anyio.CapacityLimiter(READERS)
+        self._cursors: SimpleQueue[Any] = SimpleQueue()
+        self._begin()
+
+    @classmethod
+    @asynccontextmanager
+    async def opened(
+        cls, directory: Path, families: Iterable[Family], views: Iterable[FactView], log: Log | None = None
+    ) -> AsyncIterator[Store]:
+        """The store in `directory` for as long as the block runs. With `log`, a file that was made from another log, or
+        from one that was longer, is set aside and the store begins empty."""
+        schema = Schema(families, views, events.EVENT)
+        store = await anyio.to_thread.run_sync(cls, directory / FILE, schema)
+        try:
+            if log is not None and (why := await loading.mismatch(store.chunks, store.position, log)):
+                await anyio.to_thread.run_sync(store.restart, why)
+            yield store
+        finally:
+            with anyio.CancelScope(shield=True):
+                await store.close()
+
+    # --- opening and closing -----------------------------------------------------------------------------------
+
+    def _begin(self) -> None:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            if why := self._connect():
+                self._disconnect()
+                self.restart(why)
+        except duckdb.IOException as error:
+            if "lock" in str(error):
+                raise Unavailable(
+                    "another process has the tables open",
+                    code="locked",
+                    entity=str(self.path),
+                    hint="One daemon at a time can own them; stop the other one",
+                ) from error
+            self.restart(f"the file is damaged: {error}")
+        except (duckdb.Error, RuntimeError) as error:  # whatever a damaged file makes the database say
+            self.restart(f"the file is damaged: {error}")
+
+    def restart(self, why: str) -> None:
+        """Set the file aside and begin with empty tables."""
+        self._disconnect()
+        aside = self.path.with_suffix(".aside")
+        logger.warning("tables set aside; they are rebuilt from the log", reason=why, aside=str(aside))
+        for suffix in ("", ".wal"):
+            old, new = Path(f"{self.path}{suffix}"), Path(f"{aside}{suffix}")
+            new.unlink(missing_ok=True)
+            if old.exists():
+                old.replace(new)
+        if why := self._connect():
+            raise Defect("new tables are not as they should be", found=why)
+
+    def _connect(self) -> str:
+        """Open the file and make what is missing. -> why it cannot be used, or nothing."""
+        self._con = duckdb.connect(str(self.path), config=self._options)
+        known = self._all("select table_name from duckdb_tables() where not internal")
+        if not known:
+            self._create()
+        elif ("meta",) not in known:
+            return "the file is not one of Synbus"
+        ((fingerprint, position, chain),) = self._all("select fingerprint, position, chain from meta")
+        if fingerprint != self.schema.fingerprint:
+            return "the tables were made by another version"
+        self.position, self.chain = position, bytes.fromhex(chain)
+        self.stored_ns = self._all("select coalesce(max(stored_ns), 0) from event")[0][0]
+        self._appenders = {name: self._con.appender(name) for name in self.schema.tables}
+        for _ in range(READERS):
+            self._cursors.put(self._con.cursor())
+        return ""
+
+    def _create(self) -> None:
+        self._con.execute("begin").fetchall()
+        for table in self.schema.tables.values():
+            self._con.execute(table.ddl).fetchall()
+        self._con.execute("create table meta (fingerprint varchar, position bigint, chain varchar)").fetchall()
+        self._all("insert into meta values (?, ?, ?)", [self.schema.fingerprint, 0, CHAIN_START.hex()])
+        self._con.execute("commit").fetchall()
+
+    def _disconnect(self) -> None:
+        self._appenders = {}
+        while not self._cursors.empty():
+            self._cursors.get().close()
+        if self._con is not None:
+            self._con.close()
+            self._con = None
+
+    async def close(self) -> None:
+        """Finish what is being written, wait for readers (not for ever), and close the file."""
+        if self._con is None:
+            return
+        async with self._writing:
+            with suppress(Unavailable):
+                await anyio.to_thread.run_sync(self._await_readers)
+            await anyio.to_thread.run_sync(self._disconnect)
+
+    def _await_readers(self) -> None:
+        """Return when nobody reads, and let nobody begin."""
+        idle: list[Any] = []
+        try:
+            while len(idle) < READERS:
+                idle.append(self._cursors.get(timeout=CLOSE_S))
+        except Empty:
+            for cursor in idle:
+                self._cursors.put(cursor)
+            raise Unavailable("the tables are being read", code="busy", retry_after_s=CLOSE_S) from None
+        for cursor in idle:
+            cursor.close()
+
+    async def replace_with(self, other: Path) -> None:
+        """Put the file `other` (closed, same schema, same position) in place of this one. Readers wait meanwhile."""
+        async with self._writing:
+            await anyio.to_thread.run_sync(self._replace, other)
+
+    def _replace(self, other: Path) -> None:
+        position = self.position
+        self._await_readers()
+        self._disconnect()
+        Path(f"{self.path}.wal").unlink(missing_ok=True)
+        with other.open("rb") as file:
+            os.fsync(file.fileno())
+        other.replace(self.path)
+        if (why := self._connect()) or self.position != position:
+            raise Defect("the new tables do not fit", expected=f"#{position}", found=why or f"#{self.position}")
+
+    def _all(self, sql: str, params: Sequence[Any] = ()) -> list[Any]:
+        result = self._con.execute(sql, list(params)) if params else self._con.execute(sql)
+        found: list[Any] = result.fetchall()
+        return found
+
+    # --- writing -----------------------------------------------------------------------------------------------
+
+    async def write(self, batch: Batch) -> None:
+        """Commit one batch. Raises Unavailable when it could not be written now (no room, no memory); nothing of it is
+        in the tables then. Raises Defect when it does not begin where the tables end, or the database gave up."""
+        await anyio.to_thread.run_sync(self.commit, batch, limiter=self._writing)
+        moved, self._moved = self._moved, anyio.Event()
+        moved.set()
+
+    def commit(self, batch: Batch) -> None:
+        """`write` for a caller that is the only writer and runs in a thread of its own."""
+        try:
+            self._put(batch)
+        except duckdb.Error as error:
+            lacks_room = isinstance(error, duckdb.IOException | duckdb.OutOfMemoryException)
+            if lacks_room and "orrupt" not in str(error):
+                raise Unavailable("the tables cannot be written", code="storage", found=str(error)) from error
+            raise Defect("the tables gave up", found=str(error), hint=REBUILD) from error
+        self.position, self.chain = batch.upto, batch.chain
+        self.stored_ns = max(self.stored_ns, batch.stored_ns)
+
+    def _put(self, batch: Batch) -> None:
+        try:
+            self._commit(batch, batch.rows)
+        except UNFIT as error:
+            logger.warning("rows had to be cleaned", after=batch.after, upto=batch.upto, error=str(error))
+            self._commit(batch, {name: self._fitting(name, cleaned(rows)) for name, rows in batch.rows.items()})
+
+    def _commit(self, batch: Batch, rows: Mapping[str, Sequence[Row]]) -> None:
+        self._con.execute("begin").fetchall()
+        try:
+            for name, closes in batch.closes.items():
+                self._end(name, closes)
+            for name, found in rows.items():
+                self._appenders[name].append_rows(found)
+                self._appenders[name].flush()
+            fence = "update meta set position = ?, chain = ? where position = ?"
+            ((moved,),) = self._all(fence, [batch.upto, batch.chain.hex(), batch.after])
+            if moved != 1:
+                raise Defect(
+                    "a batch does not continue the tables", expected=f"#{self.position}", found=f"#{batch.after}"
+                )
+            self._con.execute("commit").fetchall()
+        except BaseException:
+            self._con.execute("rollback").fetchall()
+            for appender in self._appenders.values():
+                appender.clear()
+            raise
+
+    def _end(self, name: str, closes: Sequence[Row]) -> None:
+        """Close rows of earlier batches: (kid, seq_from, seq) of entities, (kid, item, seq) of items."""
+        table = self.schema.tables[name]
+        key = "item" if isinstance(table, ItemTable) else "seq_from"
+        kids, keys, ends = zip(*closes, strict=True)
+        self._all(
+            f'update "{name}" as t set seq_to = c.ends '
+            "from (select unnest(?) as kid, unnest(?) as key, unnest(?) as ends) c "
+            f"where t.kid = c.kid and t.{key} = c.key and t.seq_to = {OPEN}",
+            [list(kids), list(keys), list(ends)],
+        )
+
+    def _fitting(self, name: str, rows: list[Row]) -> list[Row]:
+        """The rows that the table accepts, found by halving; the others are dropped and counted."""
+        appender = self._appenders[name]
+        self._con.execute("begin").fetchall()
+        try:
+            appender.append_rows(rows)
+            appender.flush()
+        except UNFIT as error:
+            appender.clear()
+            if len(rows) == 1:
+                self.dropped += 1
+                logger.warning(
+                    "a row was dropped: the table cannot hold it", table=name, row=repr(rows[0])[:500], error=str(error)
+                )
+                return []
+        else:
+            return rows
+        finally:
+            self._con.execute("rollback").fetchall()
+        half = len(rows) // 2
+        return self._fitting(name, rows[:half]) + self._fitting(name, rows[half:])
+
+    # --- reading -----------------------------------------------------------------------------------------------
+
+    async def read(
+        self,
+        seq: int,
+        agent: str,
+        now: datetime,
+        fn: Callable[[Reader], T],
+        *,
+        sees_all: bool = False,
+        timeout_s: float = READ_S,
+    ) -> T:
+        """Run `fn` in a thread on the tables as of `seq`, as `agent` may see them. Raises Refused after `timeout_s`.
+        A reading that is cancelled is interrupted."""
+        if seq > self.position:
+            raise Unavailable("the tables have not caught up", code="lagging", expected=f"#{seq}", retry_after_s=1.0)
+        reader = Reader(self.schema, seq, agent, now, sees_all=sees_all, world=self._world)
+        with anyio.move_on_after(timeout_s):
+            try:
+                return await anyio.to_thread.run_sync(
+                    self._run, reader, fn, abandon_on_cancel=True, limiter=self._reading
+                )
+            finally:
+                reader.end()
+        raise stopped(timeout_s)
+
+    def _run(self, reader: Reader, fn: Callable[[Reader], T]) -> T:
+        cursor = self._idle_cursor(reader)
+        reader.take(cursor)
+        try:
+            return fn(reader)
+        except duckdb.InterruptException as error:
+            raise Stopped from error
+        except duckdb.Error as error:
+            # An error of no particular kind is what a stream of rows raises when it meets a damaged block.
+            if type(error) is not duckdb.Error and not isinstance(error, DAMAGED):
+                raise
+            raise Unavailable("the tables cannot be read", code="storage", found=str(error), hint=REBUILD) from error
+        finally:
+            reader.leave()
+            self._cursors.put(cursor)
+
+    def _idle_cursor(self, reader: Reader) -> Any:
+        """Wait for a cursor, but not for ever: there are none while the file is exchanged, and after it was closed."""
+        while True:
+            with suppress(Empty):
+                return self._cursors.get(timeout=WAIT_S)
+            reader.check()
+
+    async def reached(self, seq: int) -> None:
+        """Return when the tables contain event `seq`."""
+        while self.position < seq:
+            await self._moved.wait()
+
+    async def seq_at(self, time_ns: int) -> int:
+        """The longest prefix of the log whose events were all stored by then (0: before the first), as far as it is
+        in the tables."""
+        position = self.position
+        sql = f"select coalesce(max(seq), 0) from event where stored_ns <= ? and seq <= {position}"
+        found: list[tuple[int]] = await self.read(position, "", EPOCH, lambda reader: reader.rows(sql, [time_ns]))
+        return found[0][0]
+
+    # --- starting ----------------------------------------------------------------------------------------------
+
+    async def load(self, world: World, remembers: loading.Remembers) -> None:
+        """Put the world and the memory of requests in the state they had after event `position`. A file that turns out
+        to be damaged is set aside; then both stay empty."""
+        try:
+            requests = await anyio.to_thread.run_sync(lambda: list(self.recent_requests()))
+            await anyio.to_thread.run_sync(self.load_world, world)
+        except duckdb.Error as error:
+            await anyio.to_thread.run_sync(self.restart, f"the file is damaged: {error}")
+            self._world, requests = world, []
+        for agent, request, seq in requests:
+            remembers.remember(agent, request, seq)
+
+    def load_world(self, world: World) -> None:
+        """Fill an empty world from the tables. From now on readers find entities by it (Reader.kid)."""
+        loading.load_world(self.chunks, self.schema, world, self.position)
+        self._world = world
+
+    def recent_requests(self) -> Iterator[tuple[str, RequestId, int]]:
+        """(agent, request, seq) of the events that came from the newest requests, oldest first."""
+        return loading.recent_requests(self.chunks, self.position)
+
+    def skipped(self) -> Counter[str]:
+        """How many events could not be read, by reason."""
+        return Counter(dict(self._all("select problem, count(*) from event where problem is not null group by 1")))
+
+    def chunks(self, sql: str) -> Iterator[list[Any]]:
+        """The rows of a query over everything, in lists. It has a cursor of its own: an open result on the writing
+        connection would be in the way."""
+        with self._con.cursor() as cursor:
+            result = cursor.execute(sql)
+            while rows := result.fetchmany(FETCH_ROWS):
+                yield rows
+
+
+def private_database(memory_mb: int) -> duckdb.DuckDBPyConnection:
+    """An empty database in memory for a process of its own: one thread, no spilling to disk, no extensions."""
+    extensions = ("autoinstall_known_extensions", "autoload_known_extensions", "allow_community_extensions")
+    options: Options = {"threads": "1", "memory_limit": f"{memory_mb}MB", "temp_directory": ""}
+    return duckdb.connect(":memory:", config=options | dict.fromkeys(extensions, "false"))

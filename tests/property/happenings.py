@@ -1,0 +1,331 @@
+"""What may happen on a bus, and what may be asked about it: random commands, random queries, and a driver that runs
+the commands through a real Executor on a log in memory.
+
+Rules:
+* Every text of a direct message carries a secret that stands nowhere else, so that a leak can be searched for.
+* A request that names a message names one by number; the driver aims it at a message that is really there.
+* Refusals are part of life: many commands make no sense, and those leave no event.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import chain
+from typing import Any
+
+import anyio
+import anyio.lowlevel
+from hypothesis import strategies as st
+from msgspec.structs import replace
+
+from bus.domain import agent, channel, dm, inbox, log, registry, task_requests, tenant
+from bus.domain.task import Task
+from bus.errors import BusError, Defect
+from bus.events import AGENT, ENTITY, MSG_ID, SCHEMA, TYPE
+from bus.execute import Executor
+from bus.log import MemoryLog
+from bus.model import Command, Limits
+from bus.operation import CODEC, FAMILIES, OPERATION_OF
+from bus.subjects import SYSTEM, TENANT, bucket_of, log_subject, untoken
+from bus.world import Speculation, World
+from tests.property.test_as_of import Foreign, Ids, Time
+
+AGENTS, ASKING = ("ada", "bob", "c_d"), ("ada", "bob", "c_d", "cxd", "stranger")
+SPACES, CHANNELS, TASKS = ("default", "lab"), ("dev", "ops"), ("t-1", "t-2", "t-3")
+
+who, where = st.sampled_from((*AGENTS, "cxd")), st.sampled_from(("default", "default", "default", "lab"))
+rooms, tasks, numbers = st.sampled_from(CHANNELS), st.sampled_from(TASKS), st.integers(1, 12)
+words = st.sampled_from(
+    ("fix", "Fix it", "@bob look", "50% a_b", "50 aXb", "back\\slash", "üñï ÜÑÏ", "nul\0nul", "fix 50%")
+)
+label = st.sampled_from(("red", "blue", "a_b"))
+labels = st.lists(label, max_size=3, unique=True).map(tuple)
+needs = st.lists(tasks, max_size=2, unique=True).map(tuple)
+some = st.lists(numbers, max_size=2).map(tuple)
+emoji = st.sampled_from(("+1", "👀"))
+maybe = st.none()
+
+
+def _built(kind: type, **fields: Any) -> st.SearchStrategy[Any]:
+    return st.builds(kind, namespace=where, **fields)
+
+
+COMMANDS: Mapping[str, st.SearchStrategy[Command]] = {
+    "talk": st.one_of(
+        _built(
+            channel.Post,
+            channel=rooms,
+            text=words,
+            reply_to=maybe | numbers,
+            mentions=st.lists(who, max_size=2).map(tuple),
+        ),
+        _built(channel.Post, channel=rooms, text=words, refs=some, causes=some),
+        _built(channel.Join, channel=rooms),
+        _built(channel.Leave, channel=rooms),
+        _built(channel.Edit, channel=rooms, message=numbers, text=words),
+        _built(channel.Pin, channel=rooms, message=numbers),
+        _built(channel.Unpin, channel=rooms, message=numbers),
+        _built(channel.React, channel=rooms, message=numbers, emoji=emoji, remove=st.booleans()),
+    ),
+    "whisper": st.one_of(
+        _built(dm.Post, to=who, text=words, reply_to=maybe | numbers),
+        _built(dm.Post, to=who, text=words, mentions=st.lists(who, max_size=1).map(tuple)),
+        _built(dm.Edit, to=who, message=numbers, text=words),
+        _built(dm.Pin, to=who, message=numbers),
+        _built(dm.Unpin, to=who, message=numbers),
+        _built(dm.React, to=who, message=numbers, emoji=emoji, remove=st.booleans()),
+        _built(inbox.Show, upto=numbers, seqs=some),
+        _built(inbox.Ack, upto=st.integers(1, 40)),
+    ),
+    "work": st.one_of(
+        _built(task_requests.Open, task=tasks, title=words, labels=labels, needs=needs, priority=st.integers(0, 2)),
+        _built(task_requests.Open, task=tasks, body=words, from_message=numbers, class_=st.sampled_from(("", "x"))),
+        _built(task_requests.Claim, task=tasks, lease_s=st.sampled_from((1, 600))),
+        _built(task_requests.Next),
+        _built(task_requests.Complete, task=tasks, result=words, refs=some),
+        _built(task_requests.Fail, task=tasks, reason=words, retry=st.booleans()),
+        _built(
+            task_requests.Amend, task=tasks, labels=maybe | labels, needs=maybe | needs, priority=maybe | st.just(9)
+        ),
+    ),
+    "hand": st.one_of(
+        _built(task_requests.Renew, task=tasks, lease_s=st.just(900)),
+        _built(task_requests.Release, task=tasks, reason=words),
+        _built(task_requests.Cancel, task=tasks, reason=words),
+        _built(task_requests.Reopen, task=tasks),
+        _built(task_requests.Handoff, task=tasks, to=who, notes=words, direct=st.booleans(), refs=some),
+        _built(task_requests.Accept, task=tasks),
+        _built(task_requests.Decline, task=tasks, reason=words),
+    ),
+    "manage": st.one_of(
+        _built(channel.Archive, channel=st.just("ops")),
+        _built(channel.Open, channel=rooms, topic=words),
+        _built(agent.Update, model=words),
+        _built(agent.Route, agent=maybe | who, parent=maybe | who, models=st.lists(label, max_size=2).map(tuple)),
+        _built(agent.Deactivate, agent=who),
+        _built(agent.Reactivate, agent=who),
+        _built(agent.Grant, agent=who, authority=st.sampled_from(("auditor", "owner"))),
+        _built(agent.Withdraw, agent=who, authority=st.just("auditor")),
+        _built(agent.ChangePresence, agent=who, presence=st.sampled_from(("online", "idle", "offline"))),
+        _built(registry.RegisterModel, model=label, provider=words, context_tokens=maybe | st.just(1000)),
+        _built(registry.RegisterPersonality, personality=label, prompt=words),
+    ),
+}
+
+foreign = st.builds(
+    Foreign,
+    type=st.sampled_from(("task.painted", "task.claimed", "channel.posted")),
+    family=st.sampled_from(("task", "channel", "nobody")),
+    entity=st.sampled_from(("t-1", "dev")),
+    body=st.sampled_from((b"{}", b"\xff\xfe", b"[1]")),
+)
+asked = st.tuples(who, st.one_of(*COMMANDS.values()), st.sampled_from((True, True, True, False)))
+
+
+def _story(*parts: st.SearchStrategy[Command]) -> st.SearchStrategy[list[Any]]:
+    """Commands that make sense one after the other, of one author or of whoever may, in one place."""
+
+    def told(author: str, space: str, room: str, task: str, commands: tuple[Command, ...]) -> list[Any]:
+        here = {"namespace": space, "channel": room, "task": task}
+        return [
+            (author, replace(c, **{name: here[name] for name in here.keys() & set(c.__struct_fields__)}), True)
+            for c in commands
+        ]
+
+    return st.builds(told, who, where, rooms, tasks, st.tuples(*parts))
+
+
+def _coming_and_going(one: str, other: str, space: str, room: str, name: str) -> list[Any]:
+    """Somebody joins between two messages and leaves between two others; somebody is shut out and let in again."""
+    said = channel.Post(namespace=space, channel=room, text="who hears this?")
+    joins, leaves = channel.Join(namespace=space, channel=room), channel.Leave(namespace=space, channel=room)
+    talk = [(other, said), (one, joins), (other, said), (one, leaves), (other, said)]
+    there = agent.ChangePresence(agent=name, presence="online")
+    managed = [
+        (name, there),
+        ("ada", agent.Deactivate(agent=name)),
+        (other, said),
+        ("ada", agent.Reactivate(agent=name)),
+    ]
+    return [(author, request, True) for author, request in (*talk, *managed)]
+
+
+_last = st.just(1)
+_claim = st.builds(task_requests.Claim, task=tasks, lease_s=st.sampled_from((1, 600)))
+_offer = st.builds(task_requests.Handoff, task=tasks, to=who, notes=words, refs=some)
+stories = st.one_of(
+    st.builds(_coming_and_going, who, who, where, rooms, st.sampled_from(("c_d", "cxd"))),
+    _story(
+        st.builds(channel.Post, channel=rooms, text=words, reply_to=maybe | numbers),
+        st.builds(channel.React, channel=rooms, message=_last, emoji=emoji),
+        st.builds(channel.Pin, channel=rooms, message=_last),
+        st.builds(channel.Edit, channel=rooms, message=_last, text=words),
+        st.builds(channel.Post, channel=rooms, text=words, reply_to=_last),
+    ),
+    _story(
+        st.builds(dm.Post, to=st.just("bob"), text=words),
+        st.builds(dm.Edit, to=st.just("bob"), message=_last, text=words),
+        st.builds(dm.Pin, to=st.just("bob"), message=_last),
+        st.builds(dm.React, to=st.just("bob"), message=_last, emoji=emoji),
+    ),
+    _story(_claim, st.one_of(COMMANDS["work"], COMMANDS["hand"])),
+    _story(_claim, _offer, st.builds(task_requests.Accept, task=tasks) | st.builds(task_requests.Decline, task=tasks)),
+    _story(_claim, st.builds(task_requests.Complete, task=tasks, result=words), st.one_of(COMMANDS["hand"])),
+    _story(
+        st.builds(inbox.Show, upto=st.integers(1, 80), seqs=st.lists(st.integers(1, 80), min_size=1).map(tuple)),
+        st.builds(inbox.Ack, upto=st.integers(1, 80)),
+    ),
+)
+Step = tuple[str, Command, bool] | Foreign | int
+"""An agent asks for something (and whether somebody does who may), a strange record arrives, or time passes."""
+single = st.one_of(asked, asked, asked, foreign, st.integers(1, 1_500_000_000)).map(lambda step: [step])
+steps = st.lists(single | stories, min_size=15, max_size=40).map(lambda found: list(chain.from_iterable(found)))
+
+# --- what may be asked -------------------------------------------------------------------------------------------
+
+_pages: dict[str, Any] = {"limit": st.sampled_from((1, 2, 3, 50)), "since": maybe | st.integers(0, 60)}
+_range: dict[str, Any] = _pages | {"before": maybe | st.integers(1, 60)}
+_sought = st.sampled_from(
+    ("fix", "FIX", "it fix", "50%", "a_b", "\\", "üñï", "nul", "secret", "\0", "  ", "nobody says this")
+)
+_kinds = st.sampled_from(("task.claimed", "channel.posted", "dm.posted", "task.painted"))
+
+QUERIES: tuple[st.SearchStrategy[Any], ...] = (
+    _built(channel.Read, channel=rooms, pinned=st.booleans(), **_range),
+    _built(channel.Read, channel=rooms, thread=maybe | numbers, **_range),
+    _built(channel.Search, channel=maybe | rooms, text=_sought, **_range),
+    _built(channel.List, archived=maybe | st.booleans(), member=maybe | who, **_pages),
+    _built(dm.Read, to=who, thread=maybe | numbers, pinned=st.booleans(), **_range),
+    _built(dm.Search, to=maybe | who, text=_sought, **_range),
+    _built(dm.List, **_pages),
+    _built(inbox.Peek, **_pages),
+    _built(task_requests.Show, task=tasks),
+    _built(
+        task_requests.List, state=maybe | st.sampled_from(("open", "blocked", "claimed", "done", "failed")), **_pages
+    ),
+    _built(task_requests.List, owner=maybe | who, opener=maybe | who, label=maybe | label, class_=maybe | st.just("x")),
+    _built(task_requests.Board, limit=st.sampled_from((1, 20))),
+    _built(agent.List, active=maybe | st.booleans(), **_pages),
+    _built(agent.Who),
+    _built(agent.Children, agent=who),
+    _built(registry.ListModels, **_pages),
+    _built(registry.ListPersonalities, **_pages),
+    _built(
+        log.List, family=maybe | st.sampled_from(("task", "dm")), type=maybe | _kinds, newest=st.booleans(), **_pages
+    ),
+    _built(log.List, start=maybe | numbers, end=maybe | st.integers(1, 60), agent=maybe | who, newest=st.booleans()),
+    _built(log.List, entity=maybe | st.sampled_from(("t-1", "dev", "ada+bob")), in_namespace=maybe | where, **_pages),
+)
+
+
+# --- making it happen --------------------------------------------------------------------------------------------
+
+
+class Play:
+    """Runs commands one after the other. `secrets` are the words said in private, with who may know them."""
+
+    def __init__(self) -> None:
+        self.clock = Time()
+        self.log = MemoryLog(CODEC, self.clock.stamp_ns)
+        self.secrets: dict[str, frozenset[str]] = {}
+        world = World(FAMILIES)
+        self._executor = Executor(
+            self.log, Speculation(world), self.clock, Ids(), CODEC, Limits(lease_cap_s=3600), lambda: True
+        )
+
+    async def run(self, what: Sequence[Step]) -> None:
+        async with anyio.create_task_group() as parts:
+            parts.start_soon(self._executor.pipeline.run)
+            parts.start_soon(self._executor.run_fetches)
+            await self._ask(SYSTEM, tenant.Found(tenant="acme", owner="ada"))
+            for name in (*AGENTS[1:], "cxd"):
+                await self._ask("ada", agent.Register(agent=name, harness="h", device=name, parent="ada"))
+            for space in SPACES:
+                for room in CHANNELS:
+                    await self._ask("bob", channel.Join(channel=room, namespace=space))
+                    await self._ask("ada", channel.Post(channel=room, text="@bob fix", namespace=space))
+                for task in TASKS[:2]:
+                    await self._ask("ada", task_requests.Open(title="do", task=task, labels=("red",), namespace=space))
+            await self._ask("ada", channel.Post(channel="dev", text="50 aXb, not 50% of a_B"))
+            await self._ask("ada", channel.Post(channel="dev", text="50 aXb"))
+            await self._ask("ada", task_requests.Open(title="then", task="t-4", needs=TASKS[:2]))
+            for one, other in (("bob", "ada"), ("c_d", "bob"), ("cxd", "c_d"), ("ada", "ada")):
+                await self._ask(one, dm.Post(to=other, text="fix"))
+            for step in what:
+                await self._step(step)
+            parts.cancel_scope.cancel()
+
+    async def _step(self, step: Step) -> None:
+        if isinstance(step, int):
+            self.clock.now_ns += step
+            self._executor.expire()
+            while self._executor.waiting:
+                await anyio.lowlevel.checkpoint()
+            self._fold()
+        elif isinstance(step, Foreign):
+            headers = {
+                TYPE: step.type,
+                SCHEMA: "1",
+                ENTITY: step.entity,
+                AGENT: "x",
+                MSG_ID: f"f{len(self.log.records)}",
+            }
+            self.log.put(log_subject("default", step.family, bucket_of(step.entity)), headers, step.body)
+            self._fold()
+        else:
+            await self._ask(*step)
+
+    async def _ask(self, author: str, request: Command, proper: bool = False) -> None:
+        try:
+            request = self._private(author, self._aimed(author, request))
+            author = self._who_may(author, request) if proper else author
+            await self._executor.execute(OPERATION_OF[type(request)], request, author)
+        except Defect:
+            raise
+        except BusError:
+            pass  # Refusals are part of life.
+        self._fold()
+
+    def _fold(self) -> None:
+        for record in self.log.records[self._executor.world.position :]:
+            self._executor.fold(CODEC.decode(record))
+
+    def _who_may(self, author: str, request: Any) -> str:
+        """The agent that may do this, as far as it depends on who asks."""
+        world = self._executor.world
+        entry = world.entry(Task, request.namespace, getattr(request, "task", None) or "")
+        if entry is not None and entry.state.owner is not None:
+            offered = isinstance(request, task_requests.Accept | task_requests.Decline)
+            author = (entry.state.offered_to if offered else entry.state.owner) or author
+        elif isinstance(request, channel.Edit):
+            author = self.log.records[request.message - 1].headers[AGENT]
+        elif OPERATION_OF[type(request)].family == "agent":
+            author = "ada"
+        known = world.entry(agent.Agent, TENANT, author)
+        return author if known is not None and known.state.active else "ada"
+
+    def _aimed(self, author: str, request: Command) -> Command:
+        """`request` with its numbers of messages replaced by seqs of its conversation: 1 is the newest message."""
+        there = [record.seq for record in self.log.records if self._fits(author, request, record.headers)]
+        given = {
+            name: there[-value % len(there)]
+            for name in ("message", "reply_to", "from_message")
+            if there and (value := getattr(request, name, None)) is not None
+        }
+        return replace(request, **given)
+
+    def _fits(self, author: str, request: Any, headers: Mapping[str, str]) -> bool:
+        family = OPERATION_OF[type(request)].family
+        if headers.get(TYPE) != ("dm.posted" if family == "dm" else "channel.posted"):
+            return False
+        pair = dm.pair(author, request.to) if family == "dm" and hasattr(request, "to") else None
+        entity = untoken(headers[ENTITY])
+        return entity == (pair or getattr(request, "channel", entity))
+
+    def _private(self, author: str, request: Command) -> Command:
+        """A direct message says something that nobody else ever says."""
+        if not isinstance(request, dm.Post | dm.Edit):
+            return request
+        secret = f"secret{len(self.secrets)}."
+        self.secrets[secret] = frozenset((author, request.to))
+        return replace(request, text=f"{request.text} {secret}")

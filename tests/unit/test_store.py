@@ -1,0 +1,476 @@
+"""The store: what is written once, what is read as of when and by whom, and files that cannot be used."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Iterable
+from datetime import UTC, datetime
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+from structlog.testing import capture_logs
+
+from bus.clock import EPOCH
+from bus.domain.channel import ChannelJoined, ChannelOpened, ChannelPosted
+from bus.domain.dm import DmPinned, DmPosted
+from bus.domain.task import TaskAmended, TaskOpened
+from bus.errors import Defect, InvalidRequest, Refused, Unavailable
+from bus.events import MSG_ID, Draft, Event, Fact, RequestId
+from bus.log import MemoryLog
+from bus.operation import CODEC, FAMILIES
+from bus.subjects import TENANT, bucket_of
+from bus.world import World
+from projections.batch import Projection
+from projections.reader import Reader
+from projections.schema import OPEN, FactTable, FactView, Schema
+from projections.store import FILE, Store
+from projections.views.events import EVENT
+
+T0 = 1_760_000_000_000_000_000
+SEEN = FactTable("seen", (("seq", "BIGINT"), ("what", "VARCHAR"), ("number", "BIGINT"), ("audience", "VARCHAR")))
+
+
+def fold(event: Event) -> Iterable[tuple[str, tuple[Any, ...]]]:
+    """A view that stumbles over some titles."""
+    if isinstance(event.fact, TaskOpened):
+        match event.fact.title:
+            case "raises":
+                raise RuntimeError
+            case "narrow":
+                yield "seen", (event.seq,)
+            case "unstorable":
+                yield "seen", (event.seq, "no number", "not a number", None)
+            case "huge":
+                yield "seen", (event.seq, "bad \ud800 text", 10**30, None)
+            case _:
+                yield "seen", (event.seq, event.fact.title, event.seq, f"|{event.agent}|")
+
+
+VIEW = FactView(tables=(SEEN,), fold=fold)
+
+
+class Folding:
+    """A log, and a store that is told what happens in it."""
+
+    def __init__(self, store: Store) -> None:
+        self.log = MemoryLog(CODEC, self._now)
+        self.store = store
+        self.times: list[int] = []
+        self.world = World(FAMILIES)
+        self.rows = Projection(store.schema, store.position, store.stored_ns, store.chain)
+
+    def _now(self) -> int:
+        return self.times.pop(0) if self.times else T0 + len(self.log.records) * 1_000_000_000
+
+    def happens(self, family: str, entity: str, fact: Fact, agent: str = "ada", **known: Any) -> int:
+        seq = len(self.log.records) + 1
+        namespace = TENANT if family == "dm" else "default"
+        draft = Draft(
+            id=f"id-{seq}",
+            namespace=namespace,
+            family=family,
+            bucket=bucket_of(entity),
+            entity=entity,
+            agent=agent,
+            fact=fact,
+            **known,
+        )
+        self.log.put(draft.subject, *CODEC.encode(draft))
+        self.take()
+        return seq
+
+    def take(self) -> None:
+        record = self.log.records[-1]
+        event = CODEC.decode(record)
+        self.rows.take(record, event, self.world.fold(event))
+
+    def write(self) -> None:
+        self.store.commit(self.rows.cut())
+
+    async def rows_of(self, table: str, seq: int | None = None, agent: str = "ada", **known: Any) -> list[Any]:
+        def read(reader: Reader) -> list[Any]:
+            return reader.rows(f"select * from {reader.at(table)} order by all")
+
+        return await self.store.read(self.store.position if seq is None else seq, agent, EPOCH, read, **known)
+
+
+@pytest.fixture
+async def folding(tmp_path: Path) -> AsyncIterator[Folding]:
+    async with Store.opened(tmp_path, FAMILIES, (VIEW,)) as store:
+        yield Folding(store)
+
+
+# --- writing and reading ------------------------------------------------------------------------------------------
+
+
+async def test_versions_are_closed_within_their_batch_and_across_batches(folding: Folding) -> None:
+    opened = folding.happens("task", "t-1", TaskOpened(title="one", labels=("a", "b")))
+    folding.happens("task", "t-1", TaskAmended(title="two", labels=("b", "c")))
+    folding.write()
+    folding.happens("task", "t-1", TaskAmended(title="three", labels=("a",)))
+    folding.write()
+
+    titles = [[row[4] for row in await folding.rows_of("task", seq)] for seq in range(4)]
+    labels = [[(row[1], row[4]) for row in await folding.rows_of("task_labels", seq)] for seq in range(4)]
+    assert titles == [[], ["one"], ["two"], ["three"]]
+    assert labels == [[], [(1, "a"), (1, "b")], [(1, "b"), (2, "c")], [(3, "a")]]
+    assert (await folding.rows_of("task"))[0][0] == opened
+
+    def ends(reader: Reader) -> list[Any]:
+        return reader.rows(f"select seq_from, seq_to from {reader.history('task')} order by 1")
+
+    assert await folding.store.read(3, "ada", EPOCH, ends) == [(1, 2), (2, 3), (3, OPEN)]
+    assert await folding.store.read(2, "ada", EPOCH, ends) == [(1, 2), (2, OPEN)]
+
+
+async def test_nothing_read_as_of_a_moment_knows_what_came_later(folding: Folding) -> None:
+    folding.happens("task", "t-1", TaskOpened(title="one"))
+    folding.write()
+    before = await folding.rows_of("task", 1)
+    folding.happens("task", "t-1", TaskAmended(title="two"))
+    folding.write()
+    assert await folding.rows_of("task", 1) == before
+    assert all(OPEN not in row for row in before)
+
+
+async def test_only_the_readers_of_a_conversation_see_it(folding: Folding) -> None:
+    message = folding.happens("dm", "ada+bob", DmPosted(text="secret", to="bob"))
+    folding.happens("dm", "ada+bob", DmPinned(message=message))
+    folding.write()
+    for table in ("dm", "dm_pins", "event"):
+        for agent, sees in (("ada", True), ("bob", True), ("cyd", False), ("ad", False), ("", False)):
+            assert bool(await folding.rows_of(table, agent=agent)) is sees, (table, agent)
+        assert await folding.rows_of(table, agent="cyd", sees_all=True)
+
+    def history(reader: Reader) -> list[Any]:
+        return reader.rows(f"select 1 from {reader.history('dm')}")
+
+    assert await folding.store.read(2, "cyd", EPOCH, history) == []
+
+
+async def test_events_keep_what_was_written_readable_or_not(folding: Folding) -> None:
+    request = RequestId("r1", "d" * 16)
+    folding.happens("task", "t-1", TaskOpened(title="é"), request=request, causes=(), correlation="all")
+    folding.happens("task", "t-2", TaskOpened(title="b"), causes=(1, 1))
+    folding.log.put("log.default.task.7", {MSG_ID: "x", "Bus-At": "long ago"}, b"\xff{")
+    folding.take()
+    folding.log.put("not.a.log.subject", {}, b"")
+    folding.take()
+    folding.write()
+    columns = list(EVENT.columns)
+    rows = [dict(zip(columns, row, strict=True)) for row in await folding.rows_of("event")]
+    assert rows[0]["data"] == '{"title":"é"}'
+    assert (rows[0]["request"], rows[0]["request_digest"], rows[0]["correlation"]) == ("r1", "d" * 16, "all")
+    assert rows[0]["time"] == datetime.fromtimestamp(T0 / 1e9, UTC).replace(tzinfo=None)
+    assert (rows[0]["causes"], rows[1]["causes"]) == (None, [1, 1])
+    assert (rows[2]["data"], rows[2]["happened"]) == ("�{", "long ago")
+    assert "Bus-Type" in rows[2]["problem"]
+    assert rows[3]["family"] == ""
+    assert folding.rows.skipped.total() == folding.store.skipped().total() == 2
+
+
+async def test_as_of_a_time_is_a_prefix_even_when_the_clock_was_set_back(folding: Folding) -> None:
+    folding.times = [100, 300, 200, 400]
+    for number in range(4):
+        folding.happens("task", f"t-{number}", TaskOpened(title="x"))
+    folding.write()
+    found = {at: await folding.store.seq_at(at) for at in (0, 99, 100, 250, 299, 300, 399, 400, 10**15)}
+    assert found == {0: 0, 99: 0, 100: 1, 250: 1, 299: 1, 300: 3, 399: 3, 400: 4, 10**15: 4}
+
+
+async def test_a_reader_finds_entities_and_times(folding: Folding) -> None:
+    folding.happens("channel", "dev", ChannelOpened())
+    folding.happens("task", "t-1", TaskOpened(title="x"))
+    folding.write()
+
+    def read(reader: Reader) -> list[Any]:
+        return [
+            reader.kid("task", "default", "t-1"),
+            reader.kid("task", "other", "t-1"),
+            reader.kid("channel", "default", "dev"),
+            reader.time_of(1),
+            reader.time_of(9),
+            reader.now,
+        ]
+
+    expected = [2, None, 1, datetime.fromtimestamp(T0 / 1e9, UTC), None, EPOCH]
+    assert await folding.store.read(2, "ada", EPOCH, read) == expected
+    folding.store.load_world(World(FAMILIES))
+    assert await folding.store.read(2, "ada", EPOCH, read) == expected
+    assert (await folding.store.read(1, "ada", EPOCH, read))[0] is None
+    with pytest.raises(KeyError):
+        await folding.store.read(2, "ada", EPOCH, lambda reader: reader.kid("seen", "default", "x"))
+
+
+async def test_a_table_that_is_not_there_is_the_fault_of_the_one_who_asks(folding: Folding) -> None:
+    with pytest.raises(InvalidRequest, match="no such table") as caught:
+        await folding.rows_of("tusk")
+    assert "task" in str(caught.value)
+
+
+async def test_a_moment_that_is_not_in_the_tables_yet_is_not_guessed(folding: Folding) -> None:
+    with pytest.raises(Unavailable, match="not caught up"):
+        await folding.rows_of("task", 1)
+
+
+# --- exactly once -------------------------------------------------------------------------------------------------
+
+
+async def test_a_batch_is_written_once(folding: Folding) -> None:
+    folding.happens("task", "t-1", TaskOpened(title="x"))
+    batch = folding.rows.cut()
+    folding.store.commit(batch)
+    with pytest.raises(Defect, match="does not continue"):
+        folding.store.commit(batch)
+    assert len(await folding.rows_of("event")) == folding.store.position == 1
+    folding.happens("task", "t-2", TaskOpened(title="y"))
+    folding.write()
+    assert len(await folding.rows_of("event")) == folding.store.position == 2
+
+
+async def test_a_store_goes_on_where_it_ended(tmp_path: Path) -> None:
+    async with Store.opened(tmp_path, FAMILIES, (VIEW,)) as store:
+        folding = Folding(store)
+        folding.happens("task", "t-1", TaskOpened(title="x", labels=("a",)), request=RequestId("r1", "d1"))
+        folding.happens("channel", "dev", ChannelOpened(), request=RequestId("r2", "d2"))
+        folding.happens("channel", "dev", ChannelJoined(), request=RequestId("r2", "d2"))
+        folding.write()
+        chain = store.chain
+    async with Store.opened(tmp_path, FAMILIES, (VIEW,), folding.log) as store:
+        assert (store.position, store.chain, store.stored_ns) == (3, chain, T0 + 2_000_000_000)
+        world, remembered = World(FAMILIES), Remembered()
+        await store.load(world, remembered)
+        assert remembered.seen == [("ada", "r1", 1), ("ada", "r2", 2), ("ada", "r2", 3)]
+        assert (world.position, world.tips) == (3, folding.world.tips)
+        for one in FAMILIES:
+            assert list(world.entries(one.state)) == list(folding.world.entries(one.state))
+
+
+class Remembered:
+    def __init__(self) -> None:
+        self.seen: list[tuple[str, str, int]] = []
+
+    def remember(self, agent: str, request: RequestId, seq: int) -> None:
+        self.seen.append((agent, request.id, seq))
+
+
+# --- what no table can hold ---------------------------------------------------------------------------------------
+
+
+async def test_what_no_column_can_hold_is_replaced_or_left_out(folding: Folding) -> None:
+    folding.happens("task", "t-1", TaskOpened(title="good"))
+    for number, title in enumerate(("raises", "narrow", "unstorable", "huge", "good"), 2):
+        folding.happens("task", f"t-{number}", TaskOpened(title=title))
+    with capture_logs() as logs:
+        folding.write()
+    assert [row[0] for row in await folding.rows_of("event")] == [1, 2, 3, 4, 5, 6]
+    assert [row[1:3] for row in await folding.rows_of("seen")] == [("good", 1), ("bad ? text", OPEN), ("good", 6)]
+    assert len(await folding.rows_of("task")) == 6
+    assert folding.rows.failed == {"seen": 2}
+    assert folding.store.dropped == 1
+    assert {entry["event"] for entry in logs} == {
+        "rows had to be cleaned",
+        "a row was dropped: the table cannot hold it",
+    }
+
+
+async def test_items_that_no_table_can_hold_are_left_out_however_the_batches_fall(tmp_path: Path) -> None:
+    found = []
+    for cuts in ((2,), (1, 2)):
+        async with Store.opened(tmp_path / str(len(cuts)), FAMILIES, (VIEW,)) as store:
+            folding = Folding(store)
+            for agent, number in (("ada", 1), ("bad \ud800", 2)):
+                folding.log.put("log.default.channel.1", _headers("channel.opened", "dev", agent), b"{}")
+                folding.take()
+                folding.log.put("log.default.channel.1", _headers("channel.joined", "dev", agent), b"{}")
+                folding.take()
+                if number in cuts:
+                    folding.write()
+            found.append((await folding.rows_of("channel_members"), store.chain))
+    assert found[0] == found[1]
+    assert [row[-1] for row in found[0][0]] == ["ada"]
+
+
+def _headers(type_: str, entity: str, agent: str) -> dict[str, str]:
+    return {"Bus-Type": type_, "Bus-Schema": "1", "Bus-Entity": entity, "Bus-Agent": agent}
+
+
+# --- reading takes its time ---------------------------------------------------------------------------------------
+
+ENDLESS = "select count(*) from range(100000000000) a(i) where i % 7 = 8"
+
+
+async def test_a_read_that_takes_too_long_is_interrupted_and_leaves_room_for_others(folding: Folding) -> None:
+    folding.happens("task", "t-1", TaskOpened(title="x"))
+    folding.write()
+    for _ in range(3):
+        with pytest.raises(Refused, match="took too long"):
+            await folding.store.read(1, "ada", EPOCH, lambda reader: reader.rows(ENDLESS), timeout_s=0.1)
+    with anyio.fail_after(10):
+        assert len(await folding.rows_of("task")) == 1
+
+
+async def test_a_read_that_is_cancelled_is_interrupted(folding: Folding) -> None:
+    for _ in range(3):
+        with anyio.move_on_after(0.1) as scope:
+            await folding.store.read(0, "ada", EPOCH, lambda reader: reader.rows(ENDLESS))
+        assert scope.cancelled_caught
+    with anyio.fail_after(10):
+        assert await folding.rows_of("task") == []
+
+
+async def test_reading_and_writing_do_not_wait_for_each_other(folding: Folding) -> None:
+    folding.happens("task", "t-1", TaskOpened(title="x"))
+    folding.write()
+    entered, leave = anyio.Event(), anyio.Event()
+
+    def slow(reader: Reader) -> tuple[int, int]:
+        first = len(reader.rows(f"select * from {reader.at('task')}"))
+        anyio.from_thread.run_sync(entered.set)
+        anyio.from_thread.run(leave.wait)
+        return first, len(reader.rows(f"select * from {reader.at('task')}"))
+
+    counts: list[tuple[int, int]] = []
+
+    async def read() -> None:
+        counts.append(await folding.store.read(1, "ada", EPOCH, slow))
+
+    with anyio.fail_after(10):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(read)
+            await entered.wait()
+            folding.happens("task", "t-2", TaskOpened(title="y"))
+            folding.happens("channel", "dev", ChannelPosted(text="early"))
+            await folding.store.write(folding.rows.cut())
+            await folding.store.reached(3)
+            leave.set()
+    assert counts == [(1, 1)]
+    assert len(await folding.rows_of("task")) == 2
+
+
+# --- files that cannot be used ------------------------------------------------------------------------------------
+
+
+async def made(folder: Path, views: tuple[FactView, ...] = (VIEW,)) -> MemoryLog:
+    """A store of one event in `folder`; its log."""
+    async with Store.opened(folder, FAMILIES, views) as store:
+        folding = Folding(store)
+        folding.happens("task", "t-1", TaskOpened(title="x"))
+        folding.write()
+    return folding.log
+
+
+async def begins_empty(folder: Path, why: str, log: MemoryLog | None = None) -> None:
+    with capture_logs() as logs:
+        async with Store.opened(folder, FAMILIES, (VIEW,), log) as store:
+            assert store.position == 0
+            assert [entry["log_level"] for entry in logs] == ["warning"]
+            assert why in logs[0]["reason"]
+            folding = Folding(store)
+            folding.happens("task", "t-1", TaskOpened(title="x"))
+            folding.write()
+            assert len(await folding.rows_of("task")) == 1
+    assert (folder / FILE).with_suffix(".aside").exists()
+
+
+@pytest.mark.parametrize("where", [0, 5000, 20000])
+async def test_a_damaged_file_is_set_aside(tmp_path: Path, where: int) -> None:
+    await made(tmp_path)
+    data = bytearray((tmp_path / FILE).read_bytes())
+    data[where : where + 4000] = b"?" * len(data[where : where + 4000])
+    (tmp_path / FILE).write_bytes(data)
+    await begins_empty(tmp_path, "damaged")
+
+
+async def test_damage_that_shows_only_when_rows_are_read_is_met_at_the_start(tmp_path: Path) -> None:
+    async with Store.opened(tmp_path, FAMILIES, (VIEW,)) as store:
+        folding = Folding(store)
+        for number in range(3000):
+            # Text that does not compress: the rows have to fill many blocks of the file.
+            noise = sha256(str(number).encode()).hexdigest() * 10
+            folding.happens("task", f"t-{number}", TaskOpened(title=noise, body=noise[::-1]))
+        folding.write()
+    data = bytearray((tmp_path / FILE).read_bytes())
+    assert len(data) > 1_000_000
+    for start in range(len(data) // 4, len(data) * 3 // 4, 50_000):
+        data[start : start + 64] = b"?" * 64
+    (tmp_path / FILE).write_bytes(data)
+    with capture_logs() as logs:
+        async with Store.opened(tmp_path, FAMILIES, (VIEW,), folding.log) as store:
+            world, remembered = World(FAMILIES), Remembered()
+            await store.load(world, remembered)
+            assert (store.position, world.position, remembered.seen) == (0, 0, [])
+            assert not any(list(world.entries(one.state)) for one in FAMILIES)
+            again = Folding(store)
+            again.happens("task", "t-1", TaskOpened(title="x"))
+            again.write()
+            assert len(await again.rows_of("task")) == 1
+    assert "damaged" in logs[0]["reason"]
+
+
+async def test_a_store_that_was_closed_does_not_keep_readers_waiting(folding: Folding) -> None:
+    await folding.store.close()
+    with pytest.raises(Refused, match="took too long"):
+        await folding.rows_of("task", timeout_s=0.1)
+
+
+async def test_a_file_that_is_no_database_is_set_aside(tmp_path: Path) -> None:
+    (tmp_path / FILE).write_bytes(b"not a database at all" * 1000)
+    await begins_empty(tmp_path, "damaged")
+
+
+async def test_a_database_of_somebody_else_is_set_aside(tmp_path: Path) -> None:
+    script = "import duckdb, sys; duckdb.connect(sys.argv[1]).execute('create table t (a int)').fetchall()"
+    subprocess.run([sys.executable, "-c", script, str(tmp_path / FILE)], check=True, capture_output=True)
+    await begins_empty(tmp_path, "not one of Synbus")
+
+
+async def test_tables_of_another_version_are_set_aside(tmp_path: Path) -> None:
+    await made(tmp_path, (FactView(tables=(SEEN,), fold=fold, version=2),))
+    await begins_empty(tmp_path, "another version")
+
+
+async def test_tables_of_another_or_a_longer_log_are_set_aside(tmp_path: Path) -> None:
+    for number, (records, why) in enumerate(((1, "is another one"), (0, "the log ends at #0"))):
+        await made(tmp_path / str(number))
+        other = MemoryLog(CODEC, lambda: T0)
+        for _ in range(records):
+            other.put("log.default.task.1", {MSG_ID: "somebody else's"}, b"{}")
+        await begins_empty(tmp_path / str(number), why, other)
+
+
+async def test_tables_of_this_log_are_kept(tmp_path: Path) -> None:
+    log = await made(tmp_path)
+    async with Store.opened(tmp_path, FAMILIES, (VIEW,), log) as store:
+        assert store.position == 1
+
+
+async def test_a_missing_file_is_simply_made(tmp_path: Path) -> None:
+    log = await made(tmp_path)
+    (tmp_path / FILE).unlink()
+    with capture_logs() as logs:
+        async with Store.opened(tmp_path, FAMILIES, (VIEW,), log) as store:
+            assert store.position == 0
+    assert logs == []
+
+
+async def test_a_file_that_another_process_has_open_is_left_alone(tmp_path: Path) -> None:
+    await made(tmp_path)
+    script = "import duckdb, sys; c = duckdb.connect(sys.argv[1]); print(1, flush=True); sys.stdin.read()"
+    with subprocess.Popen(
+        [sys.executable, "-c", script, str(tmp_path / FILE)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+    ) as other:
+        assert other.stdout is not None
+        other.stdout.readline()
+        with pytest.raises(Unavailable, match="another process"):
+            Store(tmp_path / FILE, Schema(FAMILIES, (VIEW,), EVENT))
+        other.communicate()
+    async with Store.opened(tmp_path, FAMILIES, (VIEW,)) as store:
+        assert store.position == 1

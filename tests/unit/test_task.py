@@ -1,0 +1,372 @@
+"""Tasks: opening, claiming, ending, handing off, amending; and every event that makes no sense."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+
+from bus.domain import task_requests as ask
+from bus.domain.channel import ChannelOpened, ChannelPosted
+from bus.domain.dm import DmPosted
+from bus.domain.needs import Needs, NeedsLinked
+from bus.domain.task import (
+    Task,
+    TaskAmended,
+    TaskCancelled,
+    TaskClaimed,
+    TaskCompleted,
+    TaskDeclined,
+    TaskExpired,
+    TaskFailed,
+    TaskHandedOff,
+    TaskOffered,
+    TaskOpened,
+    TaskReleased,
+    TaskRenewed,
+    TaskReopened,
+)
+from bus.errors import InvalidRequest, NotAllowed, NotFound
+from bus.events import Fact
+from bus.subjects import SYSTEM, TENANT
+from tests.unit.stage import Stage
+
+CAP_S = 86_400
+
+
+def task(stage: Stage, key: str = "T") -> Task:
+    known = stage.state(Task, key)
+    assert isinstance(known, Task)
+    return known
+
+
+def opened(stage: Stage, key: str = "T", agent: str = "atlas", **fields: object) -> None:
+    stage.do(agent, ask.Open(title="fix auth", task=key, **fields))  # type: ignore[arg-type]
+
+
+def claimed(stage: Stage, key: str = "T", agent: str = "nova", lease_s: int = 600) -> int:
+    opened(stage, key)
+    fence = stage.do(agent, ask.Claim(task=key, lease_s=lease_s)).fence
+    assert isinstance(fence, int)
+    return fence
+
+
+# --- open ---------------------------------------------------------------------------------------------------------
+
+
+def test_open_names_the_task_and_keeps_what_describes_it(stage: Stage) -> None:
+    request = ask.Open(title="fix auth", body="b", priority=3, labels=("a", "b"), class_="code")
+    reply = stage.do("atlas", request)
+    assert (reply.task, reply.state, reply.seq) == ("t-1", "open", stage.seq)
+    assert task(stage, "t-1") == Task(
+        title="fix auth",
+        opener="atlas",
+        opened=stage.seq,
+        body="b",
+        priority=3,
+        class_="code",
+        labels=frozenset({"a", "b"}),
+    )
+
+
+def test_an_id_can_be_chosen_once(stage: Stage) -> None:
+    opened(stage)
+    stage.refused("nova", ask.Open(title="x", task="T"), "exists")
+    assert stage.facts("nova", ask.Open(title="x", task="T", namespace="other")) != []
+
+
+@pytest.mark.parametrize("title", ["", "  \n"])
+def test_a_task_needs_a_title(stage: Stage, title: str) -> None:
+    stage.refused("atlas", ask.Open(title=title), "no_title", InvalidRequest)
+
+
+def test_a_message_becomes_a_task(stage: Stage) -> None:
+    stage.given("atlas", "dev", ChannelOpened())
+    message = stage.given("atlas", "dev", ChannelPosted(text="\n\nthe build is red\nsince noon"))
+    ((_, fact),) = stage.facts("nova", ask.Open(from_message=message))
+    assert fact == TaskOpened(title="the build is red", from_message=message)
+    ((_, fact),) = stage.facts("nova", ask.Open(from_message=message, title="mine"))
+    assert fact == TaskOpened(title="mine", from_message=message)
+
+
+def test_only_channel_messages_become_tasks(stage: Stage) -> None:
+    opening = stage.given("atlas", "dev", ChannelOpened())
+    private = stage.given("atlas", "atlas+iris", DmPosted(text="a secret", to="iris"), TENANT)
+    blank = stage.given("atlas", "dev", ChannelPosted(text=" \n"))
+    for seq in (opening, private, 999):
+        error = stage.refused("nova", ask.Open(from_message=seq), "not_found", NotFound)
+        assert "dm" not in str(error)
+        assert "secret" not in str(error)
+    stage.refused("nova", ask.Open(from_message=blank), "no_title", InvalidRequest)
+
+
+def test_open_with_needs_links_them_in_the_same_batch(stage: Stage) -> None:
+    opened(stage, "A")
+    opened(stage, "B")
+    request = ask.Open(title="c", task="C", needs=("B", "A", "B"))
+    assert stage.facts("atlas", request) == [("C", TaskOpened(title="c")), ("C", NeedsLinked(needs=("A", "B")))]
+    reply = stage.do("atlas", request)
+    assert (reply.task, reply.state, reply.seq) == ("C", "open", stage.seq)
+    stage.refused("atlas", ask.Open(title="d", needs=("ghost",)), "not_found", NotFound)
+    stage.refused("atlas", ask.Open(title="d", task="D", needs=("D",)), "cycle")
+
+
+# --- claim --------------------------------------------------------------------------------------------------------
+
+
+def test_a_claim_holds_the_task_under_its_own_seq(stage: Stage) -> None:
+    opened(stage, priority=2, labels=("x", "a"))
+    reply = stage.do("nova", ask.Claim(task="T"))
+    assert (reply.seq, reply.fence, reply.expires) == (stage.seq, stage.seq, stage.at(600))
+    assert (reply.title, reply.labels, reply.priority) == ("fix auth", ("a", "x"), 2)
+    known = task(stage)
+    assert (known.state, known.owner, known.fence, known.attempts) == ("claimed", "nova", stage.seq, 1)
+    assert (known.expires, known.until) == (stage.at(600), stage.at(CAP_S))
+
+
+def test_a_claimed_task_is_refused_to_everybody_and_the_holder_is_named(stage: Stage) -> None:
+    fence = claimed(stage)
+    for who in ("atlas", "nova"):
+        error = stage.refused(who, ask.Claim(task="T"), "claimed")
+        assert error.details == {"owner": "nova", "fence": fence, "expires": stage.at(600).isoformat()}
+        assert "held by nova" in str(error)
+        assert "2030-01-01T12:10:00Z" in str(error)
+
+
+def test_claiming_what_does_not_exist_or_has_ended(stage: Stage) -> None:
+    stage.refused("nova", ask.Claim(task="T"), "not_found", NotFound)
+    claimed(stage)
+    stage.do("nova", ask.Complete(task="T"))
+    error = stage.refused("iris", ask.Claim(task="T"), "state")
+    assert error.problem.found == "done"
+
+
+# --- how a claim ends ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("request_", "fact", "state"),
+    [
+        (ask.Release(task="T", reason="r"), TaskReleased(reason="r"), "open"),
+        (ask.Complete(task="T", result="merged", refs=(1,)), TaskCompleted(result="merged", refs=(1,)), "done"),
+        (ask.Fail(task="T", reason="r"), TaskFailed(reason="r"), "failed"),
+        (ask.Fail(task="T", reason="r", retry=True), TaskFailed(reason="r", retry=True), "open"),
+    ],
+)
+def test_only_the_holder_ends_a_claim(stage: Stage, request_: ask.Release, fact: Fact, state: str) -> None:
+    fence = claimed(stage)
+    error = stage.refused("atlas", request_, "not_holder")
+    assert error.problem.found == f"held by nova under fence {fence}"
+    assert stage.facts("nova", request_) == [("T", fact)]
+    reply = stage.do("nova", request_)
+    assert (reply.task, reply.state, reply.seq) == ("T", state, stage.seq)
+    known = task(stage)
+    assert (known.state, known.owner, known.fence, known.expires, known.until) == (state, None, None, None, None)
+    stage.refused("nova", request_, "not_holder")
+
+
+def test_a_result_is_kept_and_forgotten_when_the_task_is_reopened(stage: Stage) -> None:
+    claimed(stage)
+    stage.do("nova", ask.Complete(task="T", result="merged", refs=(2, 1)))
+    assert (task(stage).result, task(stage).refs) == ("merged", {1, 2})
+    reply = stage.do("iris", ask.Reopen(task="T", reason="it broke"))
+    assert reply.state == "open"
+    known = task(stage)
+    assert (known.state, known.result, known.reason, known.attempts) == ("open", "", "it broke", 1)
+    assert stage.do("iris", ask.Claim(task="T")).fence == stage.seq
+
+
+def test_only_what_has_ended_is_reopened(stage: Stage) -> None:
+    opened(stage)
+    stage.refused("atlas", ask.Reopen(task="T"), "state")
+    stage.do("nova", ask.Claim(task="T"))
+    stage.refused("nova", ask.Reopen(task="T"), "claimed")
+    stage.do("nova", ask.Fail(task="T"))
+    assert stage.facts("iris", ask.Reopen(task="T")) == [("T", TaskReopened())]
+    stage.refused("atlas", ask.Reopen(task="ghost"), "not_found", NotFound)
+
+
+def test_cancelling_is_for_the_opener_the_holder_and_owners(stage: Stage) -> None:
+    opened(stage)
+    error = stage.refused("nova", ask.Cancel(task="T"), "not_allowed", NotAllowed)
+    assert "atlas" in str(error)
+    stage.do("nova", ask.Claim(task="T"))
+    stage.refused("iris", ask.Cancel(task="T"), "not_allowed", NotAllowed)
+    for who in ("atlas", "nova", "olga"):
+        assert stage.facts(who, ask.Cancel(task="T", reason="r")) == [("T", TaskCancelled(reason="r"))]
+    assert stage.do("atlas", ask.Cancel(task="T", reason="r")).state == "cancelled"
+    assert (task(stage).state, task(stage).owner, task(stage).reason) == ("cancelled", None, "r")
+    stage.refused("atlas", ask.Cancel(task="T"), "state")
+    stage.refused("nova", ask.Complete(task="T"), "not_holder")
+
+
+# --- hand-off -----------------------------------------------------------------------------------------------------
+
+
+def test_an_offer_leaves_the_task_with_its_holder_until_it_is_accepted(stage: Stage) -> None:
+    fence = claimed(stage, lease_s=300)
+    offer = ask.Handoff(task="T", to="iris", notes="half done", refs=(1,))
+    assert stage.facts("nova", offer) == [("T", TaskOffered(to="iris", notes="half done", refs=(1,)))]
+    assert stage.do("nova", offer).state == "claimed"
+    assert (task(stage).owner, task(stage).offered_to, task(stage).fence) == ("nova", "iris", fence)
+    stage.refused("atlas", ask.Accept(task="T"), "not_offered")
+    stage.pass_s(10)
+    reply = stage.do("iris", ask.Accept(task="T"))
+    known = task(stage)
+    assert (known.owner, known.fence, known.offered_to, known.notes) == ("iris", stage.seq, None, "half done")
+    assert (reply.fence, reply.expires) == (stage.seq, stage.at(300))
+    assert (known.until, known.refs) == (stage.at(CAP_S), {1})
+    stage.refused("iris", ask.Accept(task="T"), "not_offered")
+    stage.refused("nova", ask.Complete(task="T", fence=fence), "stale_fence")
+
+
+def test_an_accepted_lease_may_have_another_length(stage: Stage) -> None:
+    claimed(stage)
+    stage.do("nova", ask.Handoff(task="T", to="iris"))
+    assert stage.do("iris", ask.Accept(task="T", lease_s=60)).expires == stage.at(60)
+
+
+def test_an_offer_can_be_declined_and_made_to_somebody_else(stage: Stage) -> None:
+    fence = claimed(stage)
+    stage.refused("iris", ask.Decline(task="T"), "not_offered")
+    stage.do("nova", ask.Handoff(task="T", to="iris"))
+    assert stage.facts("iris", ask.Decline(task="T", reason="busy")) == [("T", TaskDeclined(reason="busy"))]
+    assert stage.do("iris", ask.Decline(task="T", reason="busy")).state == "claimed"
+    assert (task(stage).owner, task(stage).fence, task(stage).offered_to) == ("nova", fence, None)
+    stage.refused("iris", ask.Accept(task="T"), "not_offered")
+    stage.do("nova", ask.Handoff(task="T", to="iris"))
+    stage.do("nova", ask.Handoff(task="T", to="atlas"))
+    error = stage.refused("iris", ask.Accept(task="T"), "not_offered")
+    assert error.problem.found == "offered to atlas"
+
+
+def test_an_offer_ends_with_the_claim(stage: Stage) -> None:
+    claimed(stage)
+    stage.do("nova", ask.Handoff(task="T", to="iris"))
+    stage.pass_s(600)
+    stage.refused("iris", ask.Accept(task="T"), "not_offered")
+    stage.refused("iris", ask.Decline(task="T"), "not_offered")
+
+
+def test_a_direct_hand_off_is_one_event(stage: Stage) -> None:
+    fence = claimed(stage)
+    request = ask.Handoff(task="T", to="iris", direct=True, notes="n", refs=(1, 2), lease_s=60)
+    ((_, fact),) = stage.facts("nova", request)
+    assert fact == TaskHandedOff(
+        frm="nova", to="iris", lease_s=60, expires=stage.at(60), until=stage.at(CAP_S), notes="n", refs=(1, 2)
+    )
+    assert stage.do("nova", request).state == "claimed"
+    known = task(stage)
+    assert (known.owner, known.fence, known.notes, known.refs) == ("iris", stage.seq, "n", {1, 2})
+    assert known.fence != fence
+    stage.refused("nova", ask.Complete(task="T"), "not_holder")
+    stage.do("iris", ask.Complete(task="T"))
+
+
+def test_who_can_hand_off_what_to_whom(stage: Stage) -> None:
+    claimed(stage)
+    stage.refused("atlas", ask.Handoff(task="T", to="iris"), "not_holder")
+    stage.refused("nova", ask.Handoff(task="T", to="nova"), "same_agent", InvalidRequest)
+    stage.refused("nova", ask.Handoff(task="T", to="ghost"), "not_found", NotFound)
+
+
+# --- amend --------------------------------------------------------------------------------------------------------
+
+
+def test_amending_changes_what_is_given(stage: Stage) -> None:
+    opened(stage, labels=("a",))
+    request = ask.Amend(task="T", title="new", labels=("b", "c"), priority=0)
+    assert stage.facts("atlas", request) == [("T", TaskAmended(title="new", labels=("b", "c")))]
+    reply = stage.do("atlas", request)
+    assert (reply.state, reply.seq) == ("open", stage.seq)
+    assert (task(stage).title, task(stage).labels, task(stage).body) == ("new", {"b", "c"}, "")
+
+
+def test_amending_to_the_same_changes_nothing(stage: Stage) -> None:
+    opened(stage, labels=("a", "b"), priority=1)
+    opened(stage, "N")
+    same = ask.Amend(task="T", title="fix auth", labels=("b", "a", "b"), priority=1, body="", class_="", needs=())
+    assert stage.facts("atlas", same) == []
+    assert stage.do("atlas", ask.Amend(task="T", needs=("N",))).task == "T"
+    assert stage.facts("atlas", ask.Amend(task="T", needs=("N", "N"))) == []
+
+
+def test_amending_can_clear_labels_but_not_the_title(stage: Stage) -> None:
+    opened(stage, labels=("a",))
+    stage.do("atlas", ask.Amend(task="T", labels=()))
+    assert task(stage).labels == frozenset()
+    stage.refused("atlas", ask.Amend(task="T", title=" "), "no_title", InvalidRequest)
+
+
+def test_amending_is_for_the_opener_the_holder_and_owners(stage: Stage) -> None:
+    claimed(stage)
+    stage.refused("iris", ask.Amend(task="T", title="x"), "not_allowed", NotAllowed)
+    for who in ("atlas", "nova", "olga"):
+        assert stage.facts(who, ask.Amend(task="T", title="x")) == [("T", TaskAmended(title="x"))]
+    assert stage.do("atlas", ask.Amend(task="T", title="x")).state == "claimed"
+
+
+def test_needs_are_replaced_as_a_whole(stage: Stage) -> None:
+    for key in ("A", "B", "C"):
+        opened(stage, key)
+    assert stage.facts("atlas", ask.Amend(task="C", needs=("B",))) == [("C", NeedsLinked(needs=("B",)))]
+    stage.do("atlas", ask.Amend(task="C", needs=("B",)))
+    reply = stage.do("atlas", ask.Amend(task="C", needs=("A",)))
+    assert (reply.task, reply.state) == ("C", "open")
+    assert stage.state(Needs, "C") == Needs(needs=frozenset({"A"}))
+    stage.refused("atlas", ask.Amend(task="C", needs=("ghost",)), "not_found", NotFound)
+
+
+# --- events that make no sense ------------------------------------------------------------------------------------
+
+
+def nonsense(stage: Stage, state: str) -> list[tuple[str, Fact]]:
+    """(author, fact) that change nothing in a task that atlas opened and that is in `state` (nova holds it)."""
+    lease = {"lease_s": 60, "expires": stage.at(60), "until": stage.at(99)}
+    of_claim: list[tuple[str, Fact]] = [
+        ("nova", TaskRenewed(fence=1, expires=stage.at(60), lease_s=60)),
+        (SYSTEM, TaskExpired(owner="nova", fence=1)),
+        ("iris", TaskDeclined()),
+    ]
+    of_holder: list[tuple[str, Fact]] = [
+        ("nova", TaskReleased()),
+        ("nova", TaskCompleted()),
+        ("nova", TaskFailed()),
+        ("nova", TaskOffered(to="iris")),
+        ("nova", TaskHandedOff(frm="nova", to="iris", **lease)),
+    ]
+    ended: list[tuple[str, Fact]] = [("atlas", TaskCancelled()), ("iris", TaskClaimed(**lease))]
+    always: list[tuple[str, Fact]] = [("iris", TaskOpened(title="again")), ("atlas", TaskAmended(title="fix auth"))]
+    match state:
+        case "open":
+            return [*always, *of_claim, *of_holder, ("atlas", TaskReopened())]
+        case "claimed":
+            fence = task(stage).fence
+            assert fence is not None
+            others: list[tuple[str, Fact]] = [("iris", fact) for _, fact in of_holder]
+            others[-1] = ("iris", TaskHandedOff(frm="iris", to="atlas", **lease))
+            renewed = TaskRenewed(fence=fence, expires=stage.at(60), lease_s=60)
+            return [*always, *of_claim, *others, ("iris", renewed), ended[1], ("atlas", TaskReopened())]
+        case _:
+            return [*always, *of_claim, *of_holder, *ended]
+
+
+@pytest.mark.parametrize("state", ["open", "claimed", "done", "failed", "cancelled"])
+def test_events_that_make_no_sense_leave_the_very_same_task(stage: Stage, state: str) -> None:
+    opened(stage)
+    if state != "open":
+        stage.do("nova", ask.Claim(task="T", lease_s=60))
+    ends = {"done": ask.Complete(task="T"), "failed": ask.Fail(task="T"), "cancelled": ask.Cancel(task="T")}
+    if state in ends:
+        stage.do("nova", ends[state])
+    before = task(stage)
+    assert before.state == state
+    for author, fact in nonsense(stage, state):
+        stage.given(author, "T", fact)
+        assert task(stage) is before, f"{fact} by {author} changed a task that is {state}"
+
+
+def test_an_event_about_no_task_makes_none(stage: Stage) -> None:
+    stage.given("nova", "ghost", TaskCompleted())
+    stage.given("nova", "ghost", TaskClaimed(lease_s=1, expires=stage.now, until=stage.now + timedelta(1)))
+    assert stage.state(Task, "ghost") is None
