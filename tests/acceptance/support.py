@@ -10,6 +10,7 @@ import contextlib
 import json
 import os
 import select
+import shutil
 import signal
 import subprocess
 import sys
@@ -46,6 +47,15 @@ class Record(NamedTuple):
     subject: str
     headers: dict[str, str]
     data: bytes
+
+
+def copy_live(source: Path, target: Path) -> None:
+    """Copy a directory whose processes go on: what they remove while it is copied may be missing in the copy."""
+    try:
+        shutil.copytree(source, target, symlinks=True)
+    except shutil.Error as error:
+        kept = [problem for problem in error.args[0] if os.path.lexists(problem[0])]
+        assert not kept, kept
 
 
 def wait_until(condition: Callable[[], Any], timeout_s: float = WAIT_S, what: str = "") -> Any:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.acceptance.commands import BUS, KEPT, Repo, fresh_repo, shared_repo
-from tests.acceptance.support import wait_until
+from tests.acceptance.support import copy_live, wait_until
 
 __all__ = ["fresh_repo", "shared_repo"]
 
@@ -100,7 +99,7 @@ def test_doctor_finds_what_is_right_and_what_is_wrong(fresh: Repo) -> None:
 def test_a_copied_home_is_refused_until_it_is_adopted(fresh: Repo, tmp_path: Path) -> None:
     fresh.bus("init")
     copy = tmp_path / "copy"
-    shutil.copytree(fresh.home, copy)
+    copy_live(fresh.home, copy)
     refused = fresh.bus("who", "--home", str(copy))
     assert refused.code == 3
     assert "adopt" in refused.err

@@ -23,6 +23,7 @@ from bus import config, files, home, lifecycle, server
 from bus.errors import BusError, NotAllowed, NotFound, Refused, Unavailable
 from bus.subjects import log_subject
 from bus.transport import connect
+from tests.acceptance.support import copy_live
 
 MakeBus = Callable[..., Any]
 WaitUntil = Callable[..., None]
@@ -231,7 +232,7 @@ class TestPlaces:
     def test_a_copy_gets_a_server_of_its_own_after_adoption(self, make_bus: MakeBus, tmp_path: Path) -> None:
         bus = make_bus()
         original = bus.up()
-        shutil.copytree(bus.home.path, tmp_path / "copy")
+        copy_live(bus.home.path, tmp_path / "copy")
         with pytest.raises(Refused, match="bus adopt"):
             home.open_home(tmp_path / "copy")
         copy = make_bus(home=home.adopt(tmp_path / "copy"))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,7 +15,7 @@ from bus.client import Bus
 from bus.domain import channel
 from bus.errors import Refused
 from bus.home import adopt, open_home
-from tests.acceptance.support import Rig
+from tests.acceptance.support import Rig, copy_live
 
 ENVIRON = {name: value for name, value in os.environ.items() if not name.startswith(("BUS_", "GIT_"))} | {
     "GIT_CONFIG_GLOBAL": os.devnull,
@@ -134,7 +133,7 @@ async def test_a_copied_home_refuses_until_it_is_adopted(repository: Path, make_
     rig = make_rig(repository)
     await say(repository, "the original")
     copy = repository.parent / "copy"
-    shutil.copytree(repository, copy, symlinks=True)
+    copy_live(repository, copy)
     with pytest.raises(Refused, match="bus adopt") as refused:
         await heard(copy)
     assert refused.value.code == "home_copied"
