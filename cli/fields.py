@@ -17,6 +17,7 @@ from typing import Any, Literal, get_args
 import msgspec
 from msgspec import inspect as msgs
 
+from bus.durations import duration, duration_text
 from bus.errors import InvalidRequest
 from bus.model import Key, Name, Operation, Request
 from bus.subjects import NAME_RULE
@@ -36,9 +37,6 @@ COMMON = ("after", "fence", "causes", "correlation", "as_of", "wait_s")
 FIRST = ("channel", "task", "agent", "to", "message")
 LAST = ("text",)
 METAVARS = {"as_of": "MOMENT", "to": "AGENT", "fence": "FENCE", "sql": "SELECT"}
-_UNITS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
-_DURATION = re.compile(r"(?:\d+(?:\.\d+)?(?:ms|s|m|h|d|w))+")
-_DURATION_PART = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d|w)")
 _KEY_RULE = "1 to 64 of A-Z, a-z, 0-9, _ and -, beginning with a letter or digit"
 
 
@@ -193,31 +191,6 @@ def _default(field: msgs.Field, seconds: bool) -> str:
 
 
 # --- reading words --------------------------------------------------------------------------------------------------
-
-
-def duration(word: str, *, whole: bool = False) -> float | int:
-    """Seconds in `90s`, `10m`, `1h30m`, `500ms` or a bare number. Raises ValueError."""
-    text = word.strip()
-    if _DURATION.fullmatch(text):
-        # Rounded, because 0.001 is no binary fraction and 500 of them are to be half a second.
-        seconds = round(sum(float(number) * _UNITS[unit] for number, unit in _DURATION_PART.findall(text)), 6)
-    elif re.fullmatch(r"\d+(\.\d+)?", text):
-        seconds = float(text)
-    else:
-        raise ValueError("a duration such as 90s, 10m, 2h or 1h30m")
-    if not whole:
-        return seconds
-    if seconds != int(seconds):
-        raise ValueError("whole seconds")
-    return int(seconds)
-
-
-def duration_text(seconds: float) -> str:
-    """`seconds` in the shortest exact form that `duration` reads."""
-    for unit in ("w", "d", "h", "m"):
-        if seconds and seconds % _UNITS[unit] == 0:
-            return f"{seconds / _UNITS[unit]:g}{unit}"
-    return f"{seconds:g}s"
 
 
 def _reader(leaf: msgs.Type) -> Callable[[str], Any]:

@@ -19,10 +19,11 @@ import msgspec
 import typer
 from typer.core import TyperCommand
 
+from bus.durations import duration
 from bus.errors import BusError, InvalidRequest
 from bus.model import Operation
 from bus.subjects import is_name
-from cli.fields import Field, Typed, duration, fields_of, value_of
+from cli.fields import Field, Typed, fields_of, value_of
 
 SAMPLES = {
     "channel": "dev",

@@ -38,8 +38,8 @@ NAMELESS = {"utils", "util", "helpers", "common", "misc", "base"}
 TASKS = {"cli/daemon.py", "projections/worker.py"}
 """Where task groups are opened."""
 PURE = (
-    *("bus/authority.py", "bus/clock.py", "bus/domain/", "bus/errors.py", "bus/events.py", "bus/model.py"),
-    *("bus/authority.py", "bus/orders.py", "bus/protocol.py", "bus/requests.py", "bus/subjects.py", "bus/world.py"),
+    *("bus/authority.py", "bus/clock.py", "bus/domain/", "bus/durations.py", "bus/errors.py", "bus/events.py"),
+    *("bus/model.py", "bus/orders.py", "bus/protocol.py", "bus/requests.py", "bus/subjects.py", "bus/world.py"),
     *("projections/batch.py", "projections/query.py", "projections/schema.py", "projections/views/"),
 )
 """The core: it neither waits nor asks the machine anything, and knows nothing of what does."""

@@ -15,7 +15,7 @@ from bus.domain import task_requests as task
 from bus.model import Operation, Request
 from bus.operation import OPERATIONS
 from cli import asking, daily, main
-from cli.fields import duration, duration_text, fields_of
+from cli.fields import fields_of
 from cli.generate import Common
 from cli.groups import Group
 
@@ -304,24 +304,6 @@ def test_help_describes_operations(capsysbinary: pytest.CaptureFixture[bytes]) -
     assert [one["operation"] for one in every] == [operation.name for operation in PUBLIC]
     assert main.main(["help", "task.claim"]) == 0
     assert b"--lease" in capsysbinary.readouterr().out
-
-
-@pytest.mark.parametrize(
-    ("word", "seconds"), [("90", 90), ("90s", 90), ("10m", 600), ("1h30m", 5400), ("2d", 172_800), ("500ms", 0.5)]
-)
-def test_durations(word: str, seconds: float) -> None:
-    assert duration(word) == seconds
-
-
-@pytest.mark.parametrize("seconds", [0, 1, 59, 60, 90, 600, 3600, 5400, 86_400, 604_800, 0.5])
-def test_durations_survive_being_shown(seconds: float) -> None:
-    assert duration(duration_text(seconds)) == seconds
-
-
-@pytest.mark.parametrize("word", ["", "m", "10x", "-5m", "1e3", "10 m x", "ten", "nan", "inf"])
-def test_what_is_no_duration(word: str) -> None:
-    with pytest.raises(ValueError, match="duration"):
-        duration(word)
 
 
 HEAVY = ("duckdb", "projections", "usearch", "numpy", "pydantic", "rich", "nats")
