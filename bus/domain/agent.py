@@ -33,6 +33,7 @@ from bus.subjects import TENANT
 
 Presence = Literal["online", "idle", "away", "offline"]
 Word = Annotated[str, Meta(max_length=200)]
+Roles = Annotated[tuple[Name, ...], Meta(max_length=32, description="what it does in the team, e.g. reviewer")]
 
 
 class AgentRegistered(Fact, frozen=True, kw_only=True):
@@ -45,6 +46,8 @@ class AgentRegistered(Fact, frozen=True, kw_only=True):
     parent: str | None = None
     authority: tuple[str, ...] = ()
     """What it may do beyond the everyday."""
+    roles: tuple[str, ...] = ()
+    """What it does in the team."""
 
 
 class AgentUpdated(Fact, frozen=True, kw_only=True):
@@ -54,6 +57,8 @@ class AgentUpdated(Fact, frozen=True, kw_only=True):
     harness: str | UnsetType = UNSET
     device: str | UnsetType = UNSET
     model: str | UnsetType = UNSET
+    roles: tuple[str, ...] | UnsetType = UNSET
+    """What it does in the team."""
 
 
 class AgentRouted(Fact, frozen=True, kw_only=True):
@@ -116,6 +121,7 @@ class Agent(State, frozen=True, kw_only=True):
     presence: str = "offline"
     authority: frozenset[str] = frozenset()
     models: frozenset[str] = frozenset()
+    roles: frozenset[str] = frozenset()
 
 
 def evolve(agent: Agent | None, event: Event) -> Agent | None:
@@ -130,6 +136,7 @@ def evolve(agent: Agent | None, event: Event) -> Agent | None:
             model=fact.model,
             parent=fact.parent,
             authority=frozenset(fact.authority),
+            roles=frozenset(fact.roles),
         )
     changed = _changed(agent, fact)
     return agent if all(getattr(agent, name) == value for name, value in changed.items()) else replace(agent, **changed)
@@ -139,7 +146,8 @@ def _changed(agent: Agent, fact: Fact | Unknown) -> dict[str, Any]:
     """The fields of a registered agent that `fact` sets."""
     match fact:
         case AgentUpdated():
-            return {k: v for k in ("harness", "device", "model") if (v := getattr(fact, k)) is not UNSET}
+            given = {k: v for k in ("harness", "device", "model") if (v := getattr(fact, k)) is not UNSET}
+            return given if fact.roles is UNSET else given | {"roles": frozenset(fact.roles)}
         case AgentRouted():
             return {
                 "model": fact.model,
@@ -172,6 +180,7 @@ class Register(Command, frozen=True, kw_only=True):
     device: Annotated[Word, Meta(description="where it runs")] = ""
     model: Annotated[Word, Meta(description="its default model")] = ""
     parent: Annotated[Name | None, Meta(description="the agent that routes work to it")] = None
+    roles: Roles = ()
 
 
 class Registered(Reply, frozen=True, kw_only=True):
@@ -185,6 +194,7 @@ class Update(Command, frozen=True, kw_only=True):
     harness: Annotated[Word | None, Meta(description="what runs it")] = None
     device: Annotated[Word | None, Meta(description="where it runs")] = None
     model: Annotated[Word | None, Meta(description="its default model")] = None
+    roles: Roles | None = None
 
 
 class Route(Command, frozen=True, kw_only=True):
@@ -259,6 +269,7 @@ class AgentRow(Struct, frozen=True, kw_only=True):
     presence: str
     authority: list[str]
     models: list[str]
+    roles: list[str]
 
 
 class Agents(Answer, frozen=True, kw_only=True):
@@ -304,6 +315,11 @@ def find_active(view: View, name: str) -> Agent:
     if not agent.active:
         raise deactivated(name)
     return agent
+
+
+def having(view: View, role: str) -> list[str]:
+    """The active agents that have this role, in the order of their names."""
+    return [name for name in view.order(Agent, TENANT) if role in find(view, name).roles]
 
 
 def deactivated(name: str) -> Refused:

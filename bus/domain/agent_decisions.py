@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from bus.domain.agent import (
     Agent,
@@ -38,6 +39,9 @@ from bus.errors import InvalidRequest, NotAllowed, NotFound, Refused
 from bus.events import Event, Fact
 from bus.model import Command, Context, Decision, Emit, Family, Operation, View
 from bus.subjects import SYSTEM, TENANT
+
+DESCRIBED = ("harness", "device", "model", "roles")
+"""What `agent.register` and `agent.update` say of an agent."""
 
 
 def _emit(name: str, fact: Fact, author: str | None = None) -> list[Emit]:
@@ -84,12 +88,16 @@ def decide_register(view: View, request: Register, ctx: Context) -> Decision:
         if request.parent is not None:
             find(view, request.parent)
         fact = AgentRegistered(
-            harness=request.harness, device=request.device, model=request.model, parent=request.parent
+            harness=request.harness,
+            device=request.device,
+            model=request.model,
+            parent=request.parent,
+            roles=request.roles,
         )
         return _emit(request.agent, fact)
     if not known.active:
         raise deactivated(request.agent)
-    given = {k: v for k in ("harness", "device", "model") if (v := getattr(request, k)) and v != getattr(known, k)}
+    given = _different(known, {k: getattr(request, k) or None for k in DESCRIBED})
     if not given:
         return _now(view, request.agent)
     _may_change(ctx, request.agent)
@@ -100,9 +108,14 @@ def decide_update(view: View, request: Update, ctx: Context) -> Decision:
     name = request.agent or ctx.agent
     known = find_active(view, name)
     _may_change(ctx, name)
-    wanted = {k: getattr(request, k) for k in ("harness", "device", "model")}
-    given = {k: v for k, v in wanted.items() if v is not None and v != getattr(known, k)}
+    given = _different(known, {k: getattr(request, k) for k in DESCRIBED})
     return _emit(name, AgentUpdated(**given)) if given else _now(view, name)
+
+
+def _different(known: Agent, wanted: dict[str, Any]) -> dict[str, Any]:
+    """What of `wanted` is given (not None) and is not so already."""
+    given = {name: value for name, value in wanted.items() if value is not None}
+    return {k: v for k, v in given.items() if (frozenset(v) if k == "roles" else v) != getattr(known, k)}
 
 
 def decide_route(view: View, request: Route, ctx: Context) -> Decision:
@@ -145,7 +158,7 @@ def _check_parent(view: View, name: str, parent: str | None) -> None:
 
 
 def _guard_last_owner(view: View, name: str) -> None:
-    owners = [key for key in view.order(Agent, TENANT) if key != name]
+    owners = [key for key in view.order(Agent, TENANT) if key != name and "owner" in find(view, key).authority]
     if not owners:
         raise Refused(
             "this is the tenant's last owner",
@@ -200,8 +213,8 @@ def _reply(view: View, request: Command, events: Sequence[Event]) -> Registered:
 
 
 def _rank(agent: Agent) -> tuple[int] | None:
-    # Only owners are ranked: the one question asked of the order is whether another owner is left.
-    return (0,) if agent.active and "owner" in agent.authority else None
+    # Asked of the order are whether another owner is left and who has a role; nobody else need be in it.
+    return (0,) if agent.active and (agent.roles or "owner" in agent.authority) else None
 
 
 FAMILY = Family(

@@ -14,11 +14,13 @@ def _agents(reader: Reader, where: str, params: Sequence[Any], limit: int) -> li
         with page as (select * from {reader.at("agent")} where {where} order by kid limit {limit})
         select kid, agent, seq_from, harness, device, model, personality, parent, active, presence,
             (select list(item order by item) from {reader.at("agent_authority")} a where a.kid = page.kid),
-            (select list(item order by item) from {reader.at("agent_models")} m where m.kid = page.kid)
+            (select list(item order by item) from {reader.at("agent_models")} m where m.kid = page.kid),
+            (select list(item order by item) from {reader.at("agent_roles")} r where r.kid = page.kid)
         from page order by kid"""
     found = []
     for row in reader.rows(sql, params):
-        kid, name, seq, harness, device, model, personality, parent, active, presence, authority, models = row
+        kid, name, seq, harness, device, model, personality, parent, active, presence, *lists = row
+        authority, models, roles = lists
         found.append(
             (
                 kid,
@@ -34,6 +36,7 @@ def _agents(reader: Reader, where: str, params: Sequence[Any], limit: int) -> li
                     presence=presence,
                     authority=authority or [],
                     models=models or [],
+                    roles=roles or [],
                 ),
             )
         )

@@ -101,6 +101,7 @@ COMMANDS: Mapping[str, st.SearchStrategy[Command]] = {
         _built(channel.Archive, channel=st.just("ops")),
         _built(channel.Open, channel=rooms, topic=words),
         _built(agent.Update, model=words),
+        _built(agent.Update, roles=labels),
         _built(agent.Route, agent=maybe | who, parent=maybe | who, models=st.lists(label, max_size=2).map(tuple)),
         _built(agent.Deactivate, agent=who),
         _built(agent.Reactivate, agent=who),

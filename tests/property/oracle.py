@@ -225,7 +225,8 @@ def _board(told: Told, me: str, request: task_requests.Board, head: Any, now: da
 
 def _agent_row(name: str, known: Mapping[str, Any]) -> agent.AgentRow:
     same = {k: known[k] for k in ("seq", "harness", "device", "model", "personality", "parent", "active", "presence")}
-    return agent.AgentRow(agent=name, authority=sorted(known["authority"]), models=sorted(set(known["models"])), **same)
+    lists = {k: sorted(set(known[k])) for k in ("authority", "models", "roles")}
+    return agent.AgentRow(agent=name, **lists, **same)
 
 
 def _agents(told: Told, me: str, request: agent.List, head: Any, now: datetime) -> agent.Agents:

@@ -108,7 +108,7 @@ commands = st.one_of(
     st.builds(dm.Pin, to=agents, message=seqs),
     st.builds(inbox.Show, upto=seqs, seqs=st.lists(seqs, min_size=1, max_size=2).map(tuple)),
     st.builds(inbox.Ack, upto=seqs),
-    st.builds(agent.Update, model=st.sampled_from(("m1", "m2"))),
+    st.builds(agent.Update, model=st.sampled_from(("m1", "m2")), roles=st.none() | labels),
     st.builds(agent.Route, models=st.lists(st.sampled_from(("m1", "m2")), max_size=2).map(tuple)),
     st.builds(agent.Grant, agent=agents, authority=st.just("auditor")),
     st.builds(agent.Withdraw, agent=agents, authority=st.just("auditor")),

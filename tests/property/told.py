@@ -55,6 +55,7 @@ class Told:
     def _agent(self, event: Event, verb: str, body: Any) -> None:
         if verb == "registered":
             blank = {"harness": "", "device": "", "model": "", "personality": "", "parent": None, "models": []}
+            blank |= {"roles": []}
             known = self.agents[event.entity] = blank | body | {"active": True, "presence": "offline"}
             known |= {"kid": event.seq, "there": event.seq, "authority": set(body.get("authority", ()))}
         known = self.agents[event.entity]

@@ -22,6 +22,7 @@ from bus.domain.agent import (
     Route,
     Update,
     Withdraw,
+    having,
 )
 from bus.domain.registry import PersonalityRegistered
 from bus.errors import InvalidRequest, NotAllowed, NotFound, Refused
@@ -85,6 +86,33 @@ def test_an_agent_updates_itself(stage: Stage) -> None:
     assert agent(stage, "atlas") == Agent(harness="codex", model="m2")
     assert stage.facts("atlas", Update(model="m2")) == []
     assert stage.facts("atlas", Update()) == []
+
+
+def test_roles_are_given_replaced_and_taken_away(stage: Stage) -> None:
+    stage.do("olga", Register(agent="zoe", roles=("reviewer", "writer")))
+    assert agent(stage, "zoe").roles == {"reviewer", "writer"}
+    assert stage.facts("zoe", Register(agent="zoe")) == [], "what is not given stays"
+    assert stage.facts("zoe", Update(roles=("writer", "reviewer"))) == [], "they have no order"
+    assert stage.facts("zoe", Register(agent="zoe", roles=("tester",))) == [("zoe", AgentUpdated(roles=("tester",)))]
+    stage.do("zoe", Update(roles=("tester",), model="m2"))
+    assert (agent(stage, "zoe").roles, agent(stage, "zoe").model) == ({"tester"}, "m2")
+    stage.do("zoe", Update(roles=()))
+    assert agent(stage, "zoe").roles == frozenset()
+
+
+def test_who_has_a_role_is_active(stage: Stage) -> None:
+    for name in ("nova", "atlas", "iris"):
+        stage.do(name, Update(roles=("reviewer",)))
+    stage.do("iris", Update(roles=("writer",)))
+    assert having(stage.view, "reviewer") == ["atlas", "nova"]
+    stage.do("olga", Deactivate(agent="atlas"))
+    assert having(stage.view, "reviewer") == ["nova"]
+    assert having(stage.view, "nobody") == []
+
+
+def test_a_role_makes_no_owner(stage: Stage) -> None:
+    stage.do("nova", Update(roles=("owner",)))
+    stage.refused("olga", Deactivate(agent="olga"), "last_owner")
 
 
 def test_an_update_can_empty_a_field(stage: Stage) -> None:

@@ -301,6 +301,7 @@ def _agent() -> agent.AgentRow:
         presence="online",
         authority=["auditor", "owner"],
         models=[],
+        roles=[],
     )
 
 
