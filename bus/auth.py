@@ -1,8 +1,9 @@
 """Keys and JWTs of the broker, in pure Python: operator -> tenant account -> one scoped signing key per role -> user.
 
     agent        publish ask.<me>.>            subscribe _INBOX.<me>.>
-    daemon       publish log.>, _INBOX.>,      subscribe ask.>, its own inbox
-                 $KV.leader.>, named API
+    daemon       publish log.>, _INBOX.>,      subscribe ask.>, daemon.>, its own inbox
+                 daemon.>, $KV.leader.>,
+                 named API
     projector    publish ask.<its agents>.>,   subscribe the inboxes of its agents, its own inbox
                  API for reading the log
     admin        publish the JetStream API     subscribe its own inbox
@@ -28,7 +29,7 @@ import nkeys
 from nacl.utils import random as random_bytes
 
 from bus.errors import InvalidRequest, Unavailable
-from bus.subjects import SYSTEM, check_name, inbox_prefix
+from bus.subjects import DAEMONS, SYSTEM, check_name, inbox_prefix
 
 Role = Literal["agent", "daemon", "projector", "admin"]
 ROLES: tuple[Role, ...] = ("agent", "daemon", "projector", "admin")
@@ -264,7 +265,7 @@ def _rights(daemon: Iterable[str], projector: Iterable[str]) -> dict[Role, tuple
     its_agents = "{{tag(agent)}}"
     return {
         "agent": (["ask.{{name()}}.>"], [own]),
-        "daemon": (sorted({"log.>", "_INBOX.>", LEADER_SUBJECTS, *daemon}), ["ask.>", own]),
+        "daemon": (sorted({"log.>", "_INBOX.>", DAEMONS, LEADER_SUBJECTS, *daemon}), ["ask.>", DAEMONS, own]),
         "projector": (sorted({f"ask.{its_agents}.>", *projector}), [own, f"{inbox_prefix(its_agents)}.>"]),
         "admin": (list(ADMIN_PUBLISH), [own]),
     }

@@ -84,6 +84,15 @@ class LeaseLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     cap_s: Seconds = 86_400.0
 
 
+class PresenceLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`[presence]`: an agent that has asked for nothing for so long is `idle`, `away`, then `offline`. Each has to be
+    longer than the one before it."""
+
+    idle_after_s: Seconds = 120.0
+    away_after_s: Seconds = 600.0
+    offline_after_s: Seconds = 3600.0
+
+
 class ProcessLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`[process]`: how long starting and stopping may take, and the size from which a log file is rotated."""
 
@@ -105,6 +114,7 @@ class ConfigFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     storage: StorageLimits = StorageLimits()
     ask: AskLimits = AskLimits()
     lease: LeaseLimits = LeaseLimits()
+    presence: PresenceLimits = PresenceLimits()
     process: ProcessLimits = ProcessLimits()
 
     def __post_init__(self) -> None:
@@ -114,6 +124,12 @@ class ConfigFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
             )
         if self.lease.default_s > self.lease.cap_s:
             raise ValueError(f"lease.default_s is {self.lease.default_s}, more than lease.cap_s, {self.lease.cap_s}")
+        quiet = self.presence
+        if not quiet.idle_after_s < quiet.away_after_s < quiet.offline_after_s:
+            raise ValueError(
+                "presence.idle_after_s, presence.away_after_s and presence.offline_after_s have to grow, but they are "
+                f"{quiet.idle_after_s}, {quiet.away_after_s} and {quiet.offline_after_s}"
+            )
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):

@@ -133,9 +133,6 @@ class Limits(msgspec.Struct, frozen=True):
     """A claim that says nothing else lasts so long."""
     lease_cap_s: int = 86_400
     """A task is held at most so long by one claim, however often it is renewed."""
-    idle_after_s: int = 120
-    away_after_s: int = 600
-    offline_after_s: int = 3600
 
 
 class Context(msgspec.Struct, frozen=True, kw_only=True):

@@ -3,6 +3,9 @@
     log.<namespace>.<family>.<bucket>             one event; bucket = crc32(key) mod 1024
     ask.<agent>.<do|see>.<family>.<verb>          one request; the broker enforces the second token
     _INBOX.<agent>.<…>                            where that agent's replies go, and nobody else's
+    daemon.is.<run>                               listened to as long as that connection of a daemon lives
+    daemon.do.<agent>.<family>.<verb>             an internal command that a daemon hands to the leader for an agent
+    daemon.seen                                   the agents that a daemon which stands by has heard
 
 Rules: names of agents, tenants and namespaces match NAME and nothing else is ever minted. Names of entities never
 stand in a subject: they are hashed into buckets, so a million entities cost the server no more than a thousand.
@@ -26,6 +29,11 @@ SYSTEM = "system"
 STREAM = "LOG"
 LOG_SUBJECTS = "log.*.*.*"
 TOKEN_BYTES = 200
+
+DAEMONS = "daemon.>"
+"""What daemons say to each other; nobody else may publish or subscribe there."""
+HANDED = "daemon.do.>"
+SEEN = "daemon.seen"
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 NAME_RULE = "1 to 63 of a-z, 0-9, _ and -, beginning with a letter or digit"
@@ -104,6 +112,22 @@ def parse_ask(subject: str) -> Ask:
     """Raises ValueError when `subject` is not a request subject."""
     root, agent, kind, family, verb = subject.split(".")
     if root != "ask" or kind not in ("do", "see"):
+        raise ValueError(subject)
+    return Ask(agent, kind, family, verb)
+
+
+def life_subject(run: str) -> str:
+    return f"daemon.is.{run}"
+
+
+def handed_subject(agent: str, operation: str) -> str:
+    return f"daemon.do.{agent}.{operation}"
+
+
+def parse_handed(subject: str) -> Ask:
+    """Raises ValueError when `subject` is not that of a command handed to the leader."""
+    root, kind, agent, family, verb = subject.split(".")
+    if (root, kind) != ("daemon", "do"):
         raise ValueError(subject)
     return Ask(agent, kind, family, verb)
 

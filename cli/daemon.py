@@ -184,12 +184,12 @@ class Daemon:
                 await self._notice(self._intake)
 
     async def _notice(self, intake: Intake) -> None:
-        limits = self.executor.limits
+        quiet_s = self.settings.file.presence
         now_ns = self.clock.monotonic_ns()
         steps: tuple[tuple[int, agent.Presence], ...] = (
-            (limits.offline_after_s, "offline"),
-            (limits.away_after_s, "away"),
-            (limits.idle_after_s, "idle"),
+            (quiet_s.offline_after_s, "offline"),
+            (quiet_s.away_after_s, "away"),
+            (quiet_s.idle_after_s, "idle"),
         )
         for name, seen_ns in list(intake.last_seen_ns.items()):
             quiet = timedelta(microseconds=(now_ns - seen_ns) / 1000).total_seconds()

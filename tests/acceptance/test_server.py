@@ -42,19 +42,22 @@ PUBLISH = [
     *(f"_INBOX.{who}.x" for who in ("atlas", "nova", "_daemon-main", "_admin-main")),
     *("log.ns.task.7", "log.ns.task.7.8", "ask", "ask.atlas", "_INBOX.atlas", "_INBOX", "anything", "heartbeat.atlas"),
     *("$KV.leader.lease", "$KV.other.x", f"{API}DIRECT.GET.KV_leader", f"{API}DIRECT.GET.KV_other"),
+    *("daemon.is.x", "daemon.do.atlas.inbox.show", "daemon.seen", "daemon"),
     *("$SYS.REQ.CLAIMS.UPDATE", "$SYS.REQ.SERVER.PING", "$JS.FC.LOG.x", "$O.objects.C.x"),
 ]
 SUBSCRIBE = [
     *("ask.>", "ask.*.do.>", "ask.atlas.>", "ask.nova.>", "log.>", "log.ns.task.7", ">", "*", "*.>", "anything"),
     *(f"_INBOX.{who}.>" for who in ("atlas", "nova", "_daemon-main", "_projector-far", "_admin-main", "system")),
+    *("daemon.>", "daemon.do.>", "daemon.seen", "daemon.*"),
     *("_INBOX.>", "_INBOX.*.x", "_INBOX.atlas", "_INBOX.atlas.x", "$KV.leader.>", "$JS.API.>", "$SYS.>", "$JS.>"),
 ]
 MAY: dict[str, tuple[set[str], set[str]]] = {
     "agent": ({"ask.atlas.do.task.claim"}, {"_INBOX.atlas.>", "_INBOX.atlas.x"}),
     "daemon": (
         {*READING, "log.ns.task.7", "log.ns.task.7.8", "$KV.leader.lease", f"{API}DIRECT.GET.KV_leader"}
-        | {subject for subject in PUBLISH if subject.startswith("_INBOX.")},
-        {"ask.>", "ask.*.do.>", "ask.atlas.>", "ask.nova.>", "_INBOX._daemon-main.>"},
+        | {subject for subject in PUBLISH if subject.startswith(("_INBOX.", "daemon."))},
+        {"daemon.>", "daemon.do.>", "daemon.seen", "daemon.*"}
+        | {"ask.>", "ask.*.do.>", "ask.atlas.>", "ask.nova.>", "_INBOX._daemon-main.>"},
     ),
     "projector": (
         {*READING, "ask.atlas.do.task.claim"},

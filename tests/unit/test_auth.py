@@ -130,8 +130,8 @@ class TestAccount:
         assert template("agent")["sub"] == {"allow": [own]}
         assert template("agent")["subs"] == auth.AGENT_SUBSCRIPTIONS
         assert template("agent")["payload"] == auth.AGENT_PAYLOAD_BYTES
-        assert set(template("daemon")["pub"]["allow"]) == {"log.>", "_INBOX.>", "$KV.leader.>", *DAEMON}
-        assert template("daemon")["sub"] == {"allow": ["ask.>", own]}
+        assert set(template("daemon")["pub"]["allow"]) == {"log.>", "_INBOX.>", "daemon.>", "$KV.leader.>", *DAEMON}
+        assert template("daemon")["sub"] == {"allow": ["ask.>", "daemon.>", own]}
         assert set(template("projector")["pub"]["allow"]) == {"ask.{{tag(agent)}}.>", *READER}
         assert template("projector")["sub"] == {"allow": [own, "_INBOX.{{tag(agent)}}.>"]}
         assert template("admin")["sub"] == {"allow": [own]}
