@@ -57,6 +57,8 @@ def _sample(kind: msgs.Type) -> Any:
             return [_sample(item), _sample(item)]
         case msgs.DictType():
             return {"key": "value"}
+        case msgs.DateTimeType():
+            return "2030-01-31T12:00:00Z"
         case _:
             return "value"
 

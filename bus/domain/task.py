@@ -2,6 +2,7 @@
 
     open -> claimed -> done | failed        claimed -> open: released, expired, failed with retry
     open | claimed -> cancelled             done | failed | cancelled -> open: reopened
+    failed -> open: retried, when the delay of its retry policy is over (until then it can also be cancelled)
 
 Rules:
 * A claim's seq is its fence. A write under another fence is refused, and says who holds the task now.
@@ -12,8 +13,11 @@ Rules:
   not hold the task) changes nothing.
 * Renewing never extends a claim beyond its `until` (claim time + the cap of the configuration).
 * A task is blocked while something it needs is not done (`bus.domain.needs`); blocked tasks cannot be claimed.
+* A failed attempt is followed by another one until `retries` are used up; `failures` counts them, and reopening begins
+  anew. Whether and when is decided with the failure and stands in `task.failed`; the end of a delay is an event.
+* A message becomes at most one task: it is named after the message (`m-17`), so that whoever asks gets the same one.
 * Here are the facts and the state that follows from them. What may be asked is in `bus.domain.task_requests`, what a
-  claim is worth in `bus.domain.task_claims`, and what is decided in `bus.domain.task_decisions`.
+  claim is worth in `bus.domain.task_claims`, and what is decided in `bus.domain.task_opening` and `task_decisions`.
 """
 
 from __future__ import annotations
@@ -28,6 +32,7 @@ from bus.events import Event, Fact
 from bus.model import Instant, Seq, State
 
 Seconds = Annotated[int, Meta(ge=1, le=1 << 32)]
+Delay = Annotated[int, Meta(ge=0, le=1 << 32)]
 Count = Annotated[int, Meta(ge=-(1 << 31), le=1 << 31)]
 
 ENDED = ("done", "failed", "cancelled")
@@ -43,6 +48,16 @@ class TaskOpened(Fact, frozen=True, kw_only=True):
     labels: tuple[str, ...] = ()
     class_: str = field(default="", name="class")
     from_message: Seq | None = None
+    channel: str = ""
+    """The channel of that message."""
+    skills: tuple[str, ...] = ()
+    """What who takes it by `next` has to be able to do."""
+    due: Instant | None = None
+    """When it should be done."""
+    retries: Count = 0
+    """So many failed attempts are followed by another one."""
+    retry_delay_s: Delay = 0
+    """How long it rests after a failed attempt."""
 
 
 class TaskAmended(Fact, frozen=True, kw_only=True):
@@ -54,6 +69,8 @@ class TaskAmended(Fact, frozen=True, kw_only=True):
     priority: Count | UnsetType = UNSET
     labels: tuple[str, ...] | UnsetType = UNSET
     class_: str | UnsetType = field(default=UNSET, name="class")
+    skills: tuple[str, ...] | UnsetType = UNSET
+    due: Instant | UnsetType = UNSET
 
 
 class TaskClaimed(Fact, frozen=True, kw_only=True):
@@ -109,6 +126,14 @@ class TaskFailed(Fact, frozen=True, kw_only=True):
     type: ClassVar[str] = "task.failed"
     reason: str = ""
     retry: bool = False
+    retry_at: Instant | None = None
+    """It stays failed until then, in server time; without it, it is open at once."""
+
+
+class TaskRetried(Fact, frozen=True, kw_only=True):
+    """The delay after a failed attempt is over: the task is open again."""
+
+    type: ClassVar[str] = "task.retried"
 
 
 class TaskCancelled(Fact, frozen=True, kw_only=True):
@@ -116,6 +141,8 @@ class TaskCancelled(Fact, frozen=True, kw_only=True):
 
     type: ClassVar[str] = "task.cancelled"
     reason: str = ""
+    owner: str | None = None
+    """Who held it."""
 
 
 class TaskReopened(Fact, frozen=True, kw_only=True):
@@ -176,13 +203,22 @@ class Task(State, frozen=True, kw_only=True):
     offered_to: str | None = None
     notes: str = ""
     attempts: int = 0
+    failures: int = 0
+    retries: int = 0
+    retry_delay_s: int = 0
+    retry_at: datetime | None = None
+    due: datetime | None = None
     result: str = ""
     reason: str = ""
     from_message: int | None = None
+    channel: str = ""
     labels: frozenset[str] = frozenset()
+    skills: frozenset[str] = frozenset()
     refs: frozenset[int] = frozenset()
 
 
+DESCRIBING = ("title", "body", "priority", "labels", "class_", "skills", "due")
+"""What of a task can be amended."""
 FREE: dict[str, Any] = {
     "owner": None,
     "fence": None,
@@ -207,12 +243,19 @@ def evolve(task: Task | None, event: Event) -> Task | None:
     match fact:
         case TaskClaimed() if task.state == "open":
             return _held(task, event.agent, event.seq, fact)
-        case TaskCancelled() if task.state == "open":
-            return replace(task, state="cancelled", reason=fact.reason)
+        case TaskCancelled() if is_ongoing(task):
+            return replace(task, state="cancelled", reason=fact.reason, retry_at=None)
+        case TaskRetried() if task.retry_at is not None:
+            return replace(task, state="open", retry_at=None)
         case TaskReopened() if task.state in ENDED:
-            return replace(task, state="open", reason=fact.reason, result="")
+            return replace(task, state="open", reason=fact.reason, result="", failures=0, retry_at=None)
         case _:
             return task
+
+
+def is_ongoing(task: Task) -> bool:
+    """Whether something is still to come: it has not ended, or it will be tried again."""
+    return task.state not in ENDED or task.retry_at is not None
 
 
 def _of_claimed(task: Task, event: Event) -> Task:
@@ -228,7 +271,7 @@ def _of_claimed(task: Task, event: Event) -> Task:
         case TaskReleased() if holder:
             return replace(task, state="open", reason=fact.reason, **FREE)
         case TaskFailed() if holder:
-            return replace(task, state="open" if fact.retry else "failed", reason=fact.reason, **FREE)
+            return _failed(task, fact)
         case TaskExpired() if fact.fence == task.fence:
             return replace(task, state="open", **FREE)
         case TaskCancelled():
@@ -245,6 +288,13 @@ def _of_claimed(task: Task, event: Event) -> Task:
             return task
 
 
+def _failed(task: Task, fact: TaskFailed) -> Task:
+    rests_until = fact.retry_at if fact.retry else None
+    state = "open" if fact.retry and rests_until is None else "failed"
+    failures = task.failures + 1
+    return replace(task, state=state, reason=fact.reason, failures=failures, retry_at=rests_until, **FREE)
+
+
 def _opened(fact: TaskOpened, event: Event) -> Task:
     return Task(
         title=fact.title,
@@ -254,7 +304,12 @@ def _opened(fact: TaskOpened, event: Event) -> Task:
         priority=fact.priority,
         class_=fact.class_,
         from_message=fact.from_message,
+        channel=fact.channel,
+        retries=fact.retries,
+        retry_delay_s=fact.retry_delay_s,
+        due=fact.due,
         labels=frozenset(fact.labels),
+        skills=frozenset(fact.skills),
     )
 
 
@@ -273,6 +328,6 @@ def _held(task: Task, owner: str, fence: int, lease: TaskClaimed | TaskHandedOff
 
 
 def _amended(fact: TaskAmended) -> dict[str, Any]:
-    values = {name: getattr(fact, name) for name in ("title", "body", "priority", "labels", "class_")}
+    values = {name: getattr(fact, name) for name in DESCRIBING}
     given = {name: value for name, value in values.items() if value is not UNSET}
-    return given | ({"labels": frozenset(given["labels"])} if "labels" in given else {})
+    return given | {name: frozenset(given[name]) for name in ("labels", "skills") if name in given}

@@ -12,8 +12,18 @@ from typing import Any
 from msgspec.structs import replace
 
 from bus.domain import needs
-from bus.domain.task import ENDED, FREE, Task, TaskAmended, TaskExpired, TaskOffered, TaskRenewed
-from bus.errors import InvalidRequest, NotFound, Refused
+from bus.domain.task import (
+    ENDED,
+    FREE,
+    Task,
+    TaskAmended,
+    TaskExpired,
+    TaskOffered,
+    TaskRenewed,
+    TaskRetried,
+    is_ongoing,
+)
+from bus.errors import InvalidRequest, NotAllowed, NotFound, Refused
 from bus.model import Command, Context, Emit, View
 from bus.subjects import SYSTEM
 
@@ -51,11 +61,32 @@ def expire(task: Task, key: str, now: datetime) -> Sequence[Emit]:
     return [Emit(Task, key, TaskExpired(owner=task.owner, fence=task.fence), SYSTEM)]
 
 
+def passed(task: Task, key: str, now: datetime) -> Sequence[Emit]:
+    """What a deadline that has passed calls for: the end of the lease, or the next attempt."""
+    if task.retry_at is not None and task.retry_at <= now:
+        return [Emit(Task, key, TaskRetried(), SYSTEM)]
+    return expire(task, key, now)
+
+
 def met(view: View, ctx: Context, key: str) -> tuple[Task, list[Emit]]:
-    """The task as this command meets it: when its lease is overdue, the expiry comes first in the same batch."""
+    """The task as this command meets it: what its passed deadline calls for comes first in the same batch."""
     task = find(view, ctx.namespace, key)
-    expired = list(expire(task, key, ctx.now))
-    return (replace(task, state="open", **FREE), expired) if expired else (task, expired)
+    emits = list(passed(task, key, ctx.now))
+    return (replace(task, state="open", retry_at=None, **FREE), emits) if emits else (task, emits)
+
+
+def may_manage(task: Task, key: str, ctx: Context) -> None:
+    """Refuse those who neither opened nor hold the task, nor are an owner of the tenant."""
+    if ctx.agent in (task.opener, task.owner) or "owner" in ctx.authority:
+        return
+    who = f"{task.opener}, who opened it" + (f", {task.owner}, who holds it" if task.owner else "")
+    raise NotAllowed(
+        "this task is not yours to change",
+        entity=f"task {key}",
+        expected=f"{who}, or an owner of the tenant",
+        found=ctx.agent,
+        hint=f"Ask {task.opener}",
+    )
 
 
 def illegal(task: Task, key: str, expected: str) -> Refused:
@@ -72,13 +103,16 @@ def illegal(task: Task, key: str, expected: str) -> Refused:
             fence=task.fence,
             expires=task.expires.isoformat(),
         )
-    hint = "`bus task reopen` opens it again" if task.state in ENDED else "`bus claim` takes it"
+    found, hint = task.state, "`bus task reopen` opens it again" if task.state in ENDED else "`bus claim` takes it"
+    if task.retry_at is not None:
+        found += f", and tried again at {stamp(task.retry_at)}"
+        hint = "Wait until then, or open it now: bus task reopen"
     return Refused(
         f"the task is {task.state}",
         code="state",
         entity=f"task {key}",
         expected=expected,
-        found=task.state,
+        found=found,
         hint=hint,
         state=task.state,
     )
@@ -116,7 +150,7 @@ def _present(task: Task, ctx: Context) -> str:
 
 
 def _way_back(task: Task) -> str:
-    return "Stop working on it" if task.state in ENDED else "Stop working on it, or claim it again when it is open"
+    return "Stop working on it" if not is_ongoing(task) else "Stop working on it, or claim it again when it is open"
 
 
 def check_fence(view: View, request: Command, ctx: Context) -> list[Emit]:
@@ -179,7 +213,7 @@ def with_renewals(renewals: Sequence[Emit], decision: Sequence[Emit]) -> list[Em
 
 
 def lease(ctx: Context, lease_s: int | None) -> dict[str, Any]:
-    lease_s = lease_s or ctx.limits.lease_default_s
+    lease_s = min(lease_s or ctx.limits.lease_default_s, ctx.limits.lease_cap_s)
     until = ctx.now + timedelta(seconds=ctx.limits.lease_cap_s)
     return {
         "lease_s": lease_s,

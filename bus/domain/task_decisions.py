@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from datetime import timedelta
 from heapq import merge
 
-from bus.domain import agent, needs
+from bus.domain import agent
 from bus.domain import task_requests as ask
-from bus.domain.message import Posted
 from bus.domain.task import (
     ENDED,
     Task,
@@ -24,118 +24,27 @@ from bus.domain.task import (
     TaskReleased,
     TaskRenewed,
     TaskReopened,
+    TaskRetried,
     evolve,
+    is_ongoing,
 )
-from bus.domain.task_claims import expire, find, holding, illegal, lease, met, overdue, renewal, stamp, unmet
+from bus.domain.task_claims import (
+    find,
+    holding,
+    illegal,
+    lease,
+    may_manage,
+    met,
+    overdue,
+    passed,
+    renewal,
+    stamp,
+    unmet,
+)
+from bus.domain.task_opening import decide_amend, decide_open
 from bus.domain.task_replies import lease_now, lease_reply, task_reply
-from bus.errors import InvalidRequest, NotAllowed, NotFound, Refused
+from bus.errors import InvalidRequest, NotFound, Refused
 from bus.model import Context, Decision, Emit, Family, Operation, View
-
-
-def decide_open(view: View, request: ask.Open, ctx: Context) -> Decision:
-    key = request.task or ctx.ids.short("t")
-    if view.get(Task, ctx.namespace, key) is not None:
-        raise Refused(
-            "the task exists already",
-            code="exists",
-            entity=f"task {key}",
-            expected="an id that is free",
-            found="a task of that id",
-            hint="Choose another id, or leave it out",
-        )
-    title = request.title
-    if request.from_message is not None:
-        title = title or _first_line(_message(ctx, request.from_message).text)
-    if not title.strip():
-        raise InvalidRequest(
-            "a task needs a title",
-            code="no_title",
-            entity=f"task {key}",
-            expected="a title, or a message whose first line is one",
-            found="an empty one",
-            hint="Give --title",
-        )
-    opened = TaskOpened(
-        title=title,
-        body=request.body,
-        priority=request.priority,
-        labels=request.labels,
-        class_=request.class_,
-        from_message=request.from_message,
-    )
-    emits = [Emit(Task, key, opened)]
-    return emits + _link(view, ctx, key, request.needs) if request.needs else emits
-
-
-def _message(ctx: Context, seq: int) -> Posted:
-    event = ctx.events.get(seq)
-    if event is None or not isinstance(event.fact, Posted) or event.family != "channel":
-        raise NotFound(
-            "no such message",
-            entity=f"event #{seq}",
-            expected="a message of a channel",
-            found="no event" if event is None or event.family == "dm" else event.type,
-            hint="`bus read CHANNEL` shows the seqs of messages",
-        )
-    return event.fact
-
-
-def _first_line(text: str) -> str:
-    return text.strip().partition("\n")[0][:200]
-
-
-def _link(view: View, ctx: Context, key: str, wanted: Sequence[str]) -> list[Emit]:
-    for need in wanted:
-        if need != key:
-            find(view, ctx.namespace, need)
-    needs.check_acyclic(view, ctx.namespace, key, wanted)
-    return [Emit(needs.Needs, key, needs.NeedsLinked(needs=tuple(sorted(set(wanted)))))]
-
-
-def decide_amend(view: View, request: ask.Amend, ctx: Context) -> Decision:
-    task, emits = met(view, ctx, request.task)
-    _may_manage(task, request.task, ctx)
-    wanted = {name: getattr(request, name) for name in ("title", "body", "priority", "labels", "class_")}
-    given = {
-        name: value
-        for name, value in wanted.items()
-        if value is not None and (set(value) if name == "labels" else value) != getattr(task, name)
-    }
-    if not given.get("title", "x").strip():
-        raise InvalidRequest(
-            "a task needs a title",
-            code="no_title",
-            entity=f"task {request.task}",
-            expected="a title",
-            found="an empty one",
-            hint="Leave --title out to keep the present one",
-        )
-    if given:
-        emits.append(Emit(Task, request.task, TaskAmended(**given)))
-    if request.needs is not None and set(request.needs) != needs.of(view, ctx.namespace, request.task):
-        emits += _link(view, ctx, request.task, request.needs)
-    if not emits:
-        return _now(view, ctx, request.task)
-    return emits
-
-
-def _may_manage(task: Task, key: str, ctx: Context) -> None:
-    if ctx.agent in (task.opener, task.owner) or "owner" in ctx.authority:
-        return
-    who = f"{task.opener}, who opened it" + (f", {task.owner}, who holds it" if task.owner else "")
-    raise NotAllowed(
-        "this task is not yours to change",
-        entity=f"task {key}",
-        expected=f"{who}, or an owner of the tenant",
-        found=ctx.agent,
-        hint=f"Ask {task.opener}",
-    )
-
-
-def _now(view: View, ctx: Context, key: str) -> ask.TaskReply:
-    entry = view.entry(Task, ctx.namespace, key)
-    assert entry is not None
-    return ask.TaskReply(seq=entry.since, task=key, state=entry.state.state)
 
 
 def decide_claim(view: View, request: ask.Claim, ctx: Context) -> Decision:
@@ -157,10 +66,11 @@ def decide_claim(view: View, request: ask.Claim, ctx: Context) -> Decision:
 
 
 def decide_next(view: View, request: ask.Next, ctx: Context) -> Decision:
-    labels, classes = set(request.labels), set(request.classes)
+    labels, classes, skills = set(request.labels), set(request.classes), set(request.skills)
     for key in _waiting(view, ctx):
         task, emits = met(view, ctx, key)
-        if task.state != "open" or not labels <= task.labels or (classes and task.class_ not in classes):
+        fits = labels <= task.labels and (not classes or task.class_ in classes) and task.skills <= skills
+        if task.state != "open" or not fits:
             continue
         if not unmet(view, ctx.namespace, key):
             return [*emits, Emit(Task, key, TaskClaimed(**lease(ctx, request.lease_s)))]
@@ -168,14 +78,16 @@ def decide_next(view: View, request: ask.Next, ctx: Context) -> Decision:
         "no task is waiting that fits",
         code="none_waiting",
         entity=f"namespace {ctx.namespace}",
-        expected="an open task that is not blocked" + (" and fits" if labels or classes else ""),
+        expected="an open task that is not blocked"
+        + (" and fits" if labels or classes else "")
+        + (f" and takes no more than {', '.join(sorted(skills))}" if skills else ""),
         found="none",
         hint="Ask again later; `bus task board` shows what is held or blocked",
     )
 
 
 def _waiting(view: View, ctx: Context) -> Iterator[str]:
-    """Tasks that are open, and those whose lease is overdue, best first."""
+    """Tasks that are open, and those that a passed deadline opens, best first."""
     ended = []
     for state, namespace, key in view.due(ctx.now):
         if state is Task and namespace == ctx.namespace:
@@ -219,16 +131,20 @@ def decide_complete(view: View, request: ask.Complete, ctx: Context) -> Decision
 
 
 def decide_fail(view: View, request: ask.Fail, ctx: Context) -> Decision:
-    holding(view, ctx, request.task)
-    return [Emit(Task, request.task, TaskFailed(reason=request.reason, retry=request.retry))]
+    task = holding(view, ctx, request.task)
+    left = task.failures < task.retries
+    # Without a policy who holds it may say so; with one its retries are all there are.
+    retry = request.retry is not False and (left or (request.retry is True and not task.retries))
+    retry_at = ctx.now + timedelta(seconds=task.retry_delay_s) if retry and task.retry_delay_s else None
+    return [Emit(Task, request.task, TaskFailed(reason=request.reason, retry=retry, retry_at=retry_at))]
 
 
 def decide_cancel(view: View, request: ask.Cancel, ctx: Context) -> Decision:
     task, emits = met(view, ctx, request.task)
-    if task.state in ENDED:
+    if not is_ongoing(task):
         raise illegal(task, request.task, "open or claimed")
-    _may_manage(task, request.task, ctx)
-    return [*emits, Emit(Task, request.task, TaskCancelled(reason=request.reason))]
+    may_manage(task, request.task, ctx)
+    return [*emits, Emit(Task, request.task, TaskCancelled(reason=request.reason, owner=task.owner))]
 
 
 def decide_reopen(view: View, request: ask.Reopen, ctx: Context) -> Decision:
@@ -313,6 +229,7 @@ FAMILY = Family(
         TaskExpired,
         TaskCompleted,
         TaskFailed,
+        TaskRetried,
         TaskCancelled,
         TaskReopened,
         TaskOffered,
@@ -322,8 +239,8 @@ FAMILY = Family(
     state=Task,
     evolve=evolve,
     rank=_rank,
-    deadline=lambda task: task.expires,
-    overdue=expire,
+    deadline=lambda task: task.expires or task.retry_at,
+    overdue=passed,
     operations=(
         Operation("task.open", ask.Open, ask.TaskReply, decide_open, task_reply, _reads),
         Operation("task.amend", ask.Amend, ask.TaskReply, decide_amend, task_reply),
@@ -340,6 +257,7 @@ FAMILY = Family(
         Operation("task.decline", ask.Decline, ask.TaskReply, decide_decline, task_reply),
         Operation("task.show", ask.Show, ask.TaskDetail),
         Operation("task.list", ask.List, ask.Tasks),
+        Operation("task.waiting", ask.Waiting, ask.Tasks),
         Operation("task.board", ask.Board, ask.TaskBoard),
     ),
 )

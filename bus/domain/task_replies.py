@@ -23,6 +23,7 @@ from bus.domain.task import (
     TaskReleased,
     TaskRenewed,
     TaskReopened,
+    TaskRetried,
 )
 from bus.domain.task_claims import find
 from bus.events import Event, Fact
@@ -42,10 +43,12 @@ def task_reply(view: View, request: Any, events: Sequence[Event]) -> ask.TaskRep
     an amendment, which leaves the state as it is)."""
     event = _own(events, TaskRenewed)
     fact = event.fact
+    retry_at = None
     match fact:
         case TaskFailed():
-            state = "open" if fact.retry else "failed"
-        case TaskOpened() | TaskReleased() | TaskReopened() | TaskExpired():
+            retry_at = fact.retry_at
+            state = "open" if fact.retry and retry_at is None else "failed"
+        case TaskOpened() | TaskReleased() | TaskReopened() | TaskExpired() | TaskRetried():
             state = "open"
         case TaskOffered() | TaskHandedOff() | TaskDeclined():
             state = "claimed"
@@ -55,25 +58,36 @@ def task_reply(view: View, request: Any, events: Sequence[Event]) -> ask.TaskRep
             state = "cancelled"
         case _:
             state = find(view, event.namespace, event.entity).state
-    return ask.TaskReply(seq=events[-1].seq, task=event.entity, state=state)
+    return ask.TaskReply(seq=events[-1].seq, task=event.entity, state=state, retry_at=retry_at)
+
+
+def task_now(view: View, namespace: str, key: str) -> ask.TaskReply:
+    """The reply to a command that changes nothing."""
+    entry = view.entry(Task, namespace, key)
+    assert entry is not None
+    return ask.TaskReply(seq=entry.since, task=key, state=entry.state.state, retry_at=entry.state.retry_at)
 
 
 def lease_reply(view: View, request: Any, events: Sequence[Event]) -> ask.LeaseReply:
     event = _own(events)
-    assert isinstance(event.fact, TaskClaimed | TaskRenewed | TaskHandedOff)
+    fact = event.fact
+    assert isinstance(fact, TaskClaimed | TaskRenewed | TaskHandedOff)
     task = find(view, event.namespace, event.entity)
-    fence = event.fact.fence if isinstance(event.fact, TaskRenewed) else event.seq
-    return lease_now(event.seq, event.entity, replace(task, fence=fence), event.fact.expires)
+    fence = fact.fence if isinstance(fact, TaskRenewed) else event.seq
+    reply = lease_now(event.seq, event.entity, replace(task, fence=fence, lease_s=fact.lease_s), fact.expires)
+    return reply if isinstance(fact, TaskRenewed) else replace(reply, until=fact.until)
 
 
 def lease_now(seq: int, key: str, task: Task, expires: datetime) -> ask.LeaseReply:
     """The reply that shows a claim."""
     assert task.fence is not None
+    assert task.lease_s is not None
     return ask.LeaseReply(
         seq=seq,
         task=key,
         fence=task.fence,
         expires=expires,
+        lease_s=task.lease_s,
         title=task.title,
         body=task.body,
         labels=tuple(sorted(task.labels)),

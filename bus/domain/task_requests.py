@@ -7,13 +7,17 @@ from typing import Annotated, Any, Literal
 
 from msgspec import Meta, Struct, field
 
-from bus.model import Answer, Command, Key, Label, LeaseS, Name, PageQuery, Query, Reply, Seq
+from bus.model import Answer, Command, Instant, Key, Label, LeaseS, Name, PageQuery, Query, Reply, Seq
 
 Title = Annotated[str, Meta(max_length=500, description="one line that says what is to be done")]
 Body = Annotated[str, Meta(max_length=200_000, description="everything else there is to know")]
 Priority = Annotated[int, Meta(ge=0, le=9, description="0 to 9; 9 comes first")]
 Labels = Annotated[tuple[Label, ...], Meta(max_length=64, description="labels")]
 Class = Annotated[str, Meta(max_length=100, description="kind of work")]
+Skills = Annotated[
+    tuple[Label, ...], Meta(max_length=64, description="what who takes it by `next` has to be able to do")
+]
+Due = Annotated[Instant, Meta(description="when it should be done, e.g. 2030-01-31T12:00:00Z")]
 Reason = Annotated[str, Meta(max_length=20_000, description="why")]
 TaskId = Annotated[Key, Meta(description="the task's id")]
 Refs = Annotated[tuple[Seq, ...], Meta(max_length=100, description="seqs of events that belong to it")]
@@ -22,7 +26,7 @@ TaskState = Literal["open", "blocked", "claimed", "done", "failed", "cancelled"]
 
 
 class Open(Command, frozen=True, kw_only=True):
-    """Open a task."""
+    """Open a task. A message becomes one task, named after it (`m-17`): who asks again gets that one."""
 
     title: Title = ""
     task: Annotated[Key | None, Meta(description="its id (default: a new one)")] = None
@@ -32,6 +36,10 @@ class Open(Command, frozen=True, kw_only=True):
     needs: Annotated[tuple[Key, ...], Meta(max_length=100, description="tasks that must be done first")] = ()
     class_: Class = field(default="", name="class")
     from_message: Annotated[Seq | None, Meta(description="the channel message this task comes from")] = None
+    skills: Skills = ()
+    due: Due | None = None
+    retries: Annotated[int, Meta(ge=0, le=1000, description="so many failed attempts are followed by another")] = 0
+    retry_delay_s: Annotated[int, Meta(ge=0, le=7 * 86_400, description="how long it rests after a failed attempt")] = 0
 
 
 class Amend(Command, frozen=True, kw_only=True):
@@ -44,6 +52,8 @@ class Amend(Command, frozen=True, kw_only=True):
     labels: Labels | None = None
     needs: Annotated[tuple[Key, ...] | None, Meta(description="tasks that must be done first (replaces them)")] = None
     class_: Class | None = field(default=None, name="class")
+    skills: Skills | None = None
+    due: Due | None = None
 
 
 class Claim(Command, frozen=True, kw_only=True):
@@ -53,12 +63,21 @@ class Claim(Command, frozen=True, kw_only=True):
     lease_s: Annotated[LeaseS | None, Meta(description="seconds until the lease ends unless renewed")] = None
 
 
+Wanted = Annotated[tuple[Label, ...], Meta(max_length=64, description="only tasks with all of these")]
+Classes = Annotated[tuple[Label, ...], Meta(max_length=64, description="only tasks of one of these classes")]
+Able = Annotated[
+    tuple[Label, ...],
+    Meta(max_length=64, description="what you can do: a task that requires anything else is left to others"),
+]
+
+
 class Next(Command, frozen=True, kw_only=True):
     """Take the best task that is waiting and not blocked: highest priority first, then the oldest."""
 
     lease_s: Annotated[LeaseS | None, Meta(description="seconds until the lease ends unless renewed")] = None
-    labels: Annotated[tuple[Label, ...], Meta(max_length=64, description="only tasks with all of these")] = ()
-    classes: Annotated[tuple[Label, ...], Meta(max_length=64, description="only tasks of one of these classes")] = ()
+    labels: Wanted = ()
+    classes: Classes = ()
+    skills: Able = ()
 
 
 class Renew(Command, frozen=True, kw_only=True):
@@ -84,11 +103,13 @@ class Complete(Command, frozen=True, kw_only=True):
 
 
 class Fail(Command, frozen=True, kw_only=True):
-    """Say that a task you hold could not be done."""
+    """Say that a task you hold could not be done. While it has retries left, it is tried again."""
 
     task: TaskId
     reason: Reason = ""
-    retry: Annotated[bool, Meta(description="let somebody try again")] = False
+    retry: Annotated[
+        bool | None, Meta(description="whether somebody should try again (default: while the task has retries left)")
+    ] = None
 
 
 class Cancel(Command, frozen=True, kw_only=True):
@@ -144,6 +165,16 @@ class List(PageQuery, frozen=True, kw_only=True):
     opener: Annotated[Name | None, Meta(description="only opened by this agent")] = None
     label: Annotated[Label | None, Meta(description="only with this label")] = None
     class_: Annotated[Label | None, Meta(description="only of this class")] = field(default=None, name="class")
+    overdue: Annotated[bool, Meta(description="only what is past its due date or the end of its lease")] = False
+
+
+class Waiting(Query, frozen=True, kw_only=True):
+    """List the tasks that `next` would take, the best first."""
+
+    labels: Wanted = ()
+    classes: Classes = ()
+    skills: Able = ()
+    limit: Annotated[int, Meta(ge=1, le=1000, description="at most so many")] = 20
 
 
 class Board(Query, frozen=True, kw_only=True):
@@ -155,14 +186,19 @@ class Board(Query, frozen=True, kw_only=True):
 class TaskReply(Reply, frozen=True, kw_only=True):
     task: str
     state: str
+    retry_at: datetime | None = None
+    """When a task that failed is tried again."""
 
 
 class LeaseReply(Reply, frozen=True, kw_only=True):
-    """A claim: write under `fence` until `expires`."""
+    """A claim: write under `fence` until `expires`, which is `lease_s` from now unless that is beyond the cap."""
 
     task: str
     fence: int
     expires: datetime
+    lease_s: int
+    until: datetime | None = None
+    """Of a new claim: no renewal makes it end later."""
     title: str
     body: str
     labels: tuple[str, ...]
@@ -186,10 +222,17 @@ class TaskRow(Struct, frozen=True, kw_only=True):
     expires: datetime | None
     offered_to: str | None
     attempts: int
+    failures: int
+    retries: int
+    retry_at: datetime | None
+    due: datetime | None
+    from_message: int | None
+    channel: str
     result: str
     reason: str
     notes: str
     labels: list[str]
+    skills: list[str]
     needs: list[str]
     refs: list[int]
 

@@ -52,6 +52,9 @@ def fold(event: Event) -> Iterable[tuple[str, tuple[Any, ...]]]:
         yield from _row(event, fact.frm, "notice", f"{fact.to} took over task {event.entity}")
     elif isinstance(fact, task.TaskExpired):
         yield from _row(event, fact.owner, "notice", f"your lease on task {event.entity} has ended")
+    elif isinstance(fact, task.TaskCancelled) and fact.owner is not None:
+        told = f"{event.agent} cancelled task {event.entity}, which you held: {fact.reason}"
+        yield from _row(event, fact.owner, "notice", told)
 
 
 def _row(event: Event, to: str, reason: str, notice: str | None = None) -> Iterable[tuple[str, tuple[Any, ...]]]:
@@ -63,7 +66,7 @@ def _row(event: Event, to: str, reason: str, notice: str | None = None) -> Itera
         )
 
 
-VIEW = FactView(tables=(ADDRESSED,), fold=fold)
+VIEW = FactView(tables=(ADDRESSED,), fold=fold, version=2)
 
 
 def _unread(reader: Reader, after: int) -> tuple[str, list[Any]]:

@@ -14,6 +14,7 @@ from typing import Any
 from bus.domain import task_requests as ask
 from bus.errors import NotFound
 from projections.query import Reader, answers, listed, sought, utc
+from projections.schema import naive
 from projections.views.history import shown
 
 HISTORY = 300
@@ -21,7 +22,7 @@ BRIEF = 1_000
 _STATES = ("open", "blocked", "claimed", "done", "failed", "cancelled")
 _ONGOING = ("open", "blocked", "claimed")
 _COLUMNS = """seq_from, task, opened, title, body, priority, class, state, opener, owner, fence, expires, offered_to,
-    attempts, result, reason, notes"""
+    attempts, failures, retries, retry_at, due, from_message, channel, result, reason, notes"""
 
 
 def _own(reader: Reader) -> str:
@@ -47,6 +48,7 @@ class _Items:
 
     def __init__(self, reader: Reader, namespace: str, tasks: Mapping[int, str]) -> None:
         self.labels = _collected(reader, "task_labels", tasks)
+        self.skills = _collected(reader, "task_skills", tasks)
         self.refs = _collected(reader, "task_refs", tasks)
         links = {kid: reader.kid("needs", namespace, task) for kid, task in tasks.items()}
         found = _collected(reader, "needs_needs", [link for link in links.values() if link is not None])
@@ -72,7 +74,7 @@ def _collected(reader: Reader, table: str, kids: Iterable[int]) -> dict[int | No
     return found
 
 
-def _whole(reader: Reader, namespace: str, kids: Iterable[int]) -> dict[int, ask.TaskRow]:
+def whole(reader: Reader, namespace: str, kids: Iterable[int]) -> dict[int, ask.TaskRow]:
     """The tasks with these keys, by key."""
     if not (kids := list(kids)):
         return {}
@@ -83,7 +85,7 @@ def _whole(reader: Reader, namespace: str, kids: Iterable[int]) -> dict[int, ask
 
 def _row(kid: int, row: Sequence[Any], items: _Items) -> ask.TaskRow:
     (seq, task, opened, title, body, priority, class_, state, opener, owner, fence, expires, offered_to) = row[:13]
-    attempts, result, reason, notes = row[13:]
+    attempts, failures, retries, retry_at, due, from_message, channel, result, reason, notes = row[13:]
     return ask.TaskRow(
         task=task,
         seq=seq,
@@ -99,10 +101,17 @@ def _row(kid: int, row: Sequence[Any], items: _Items) -> ask.TaskRow:
         expires=utc(expires) if expires else None,
         offered_to=offered_to,
         attempts=attempts,
+        failures=failures,
+        retries=retries,
+        retry_at=utc(retry_at) if retry_at else None,
+        due=utc(due) if due else None,
+        from_message=from_message,
+        channel=channel,
         result=result,
         reason=reason,
         notes=notes,
         labels=items.labels.get(kid, []),
+        skills=items.skills.get(kid, []),
         needs=items.needs.get(kid, []),
         refs=items.refs.get(kid, []),
     )
@@ -138,7 +147,7 @@ def show(reader: Reader, request: ask.Show) -> ask.TaskDetail:
 def list_tasks(reader: Reader, request: ask.List) -> ask.Tasks:
     # Only these two depend on other tasks.
     derived = request.state in ("open", "blocked")
-    params = [request.namespace] * 2 if derived else [request.namespace]
+    params: list[Any] = [request.namespace] * 2 if derived else [request.namespace]
     where = [f"opened > {request.since or 0}"]
     for column, value in (
         ("state", request.state),
@@ -152,12 +161,25 @@ def list_tasks(reader: Reader, request: ask.List) -> ask.Tasks:
     if request.label is not None:
         where.append(f"kid in (select kid from {reader.at('task_labels')} where item = ?)")
         params.append(request.label)
+    if request.overdue:
+        now = reader.now if request.as_of is None else reader.time_of(reader.seq)
+        if now is None:
+            return ask.Tasks(seq=reader.seq, time=None, tasks=[])
+        where.append(f"kid in {_overdue(reader)}")
+        params += [naive(now)] * 2
     tasks = _shown(reader) if derived else _own(reader)
     sql = f"select kid from ({tasks}) where {' and '.join(where)} order by opened limit {request.limit}"
-    page = _whole(reader, request.namespace, [kid for (kid,) in reader.rows(sql, params)])
+    page = whole(reader, request.namespace, [kid for (kid,) in reader.rows(sql, params)])
     found = sorted(page.values(), key=lambda task: task.opened)
     more = found[-1].opened if len(found) == request.limit else None
     return ask.Tasks(seq=reader.seq, time=reader.time_of(reader.seq), tasks=found, next=more)
+
+
+def _overdue(reader: Reader) -> str:
+    """The keys of the tasks that are past their due date or the end of their lease, with now twice as parameter."""
+    return f"""(select kid from {reader.at("task")}
+        where (due <= ? and (state in ('open', 'claimed') or retry_at is not null))
+            or (state = 'claimed' and expires <= ?))"""
 
 
 @answers(ask.Board)
@@ -171,6 +193,6 @@ def board(reader: Reader, request: ask.Board) -> ask.TaskBoard:
     for state, count, best, newest in reader.rows(sql, [request.namespace] * 2):
         counts[state] = count
         kids[state] = best if state in _ONGOING else newest
-    tasks = _whole(reader, request.namespace, [kid for column in kids.values() for kid in column])
+    tasks = whole(reader, request.namespace, [kid for column in kids.values() for kid in column])
     columns = {state: [tasks[kid] for kid in kids.get(state, ())] for state in _STATES}
     return ask.TaskBoard(seq=reader.seq, time=reader.time_of(reader.seq), counts=counts, columns=columns)

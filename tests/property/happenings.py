@@ -10,6 +10,7 @@ Rules:
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
 from itertools import chain
 from typing import Any
 
@@ -42,6 +43,8 @@ label = st.sampled_from(("red", "blue", "a_b"))
 labels = st.lists(label, max_size=3, unique=True).map(tuple)
 needs = st.lists(tasks, max_size=2, unique=True).map(tuple)
 some = st.lists(numbers, max_size=2).map(tuple)
+soon = st.integers(0, 30).map(lambda s: datetime(2025, 10, 9, 8, 53, 20, tzinfo=UTC) + timedelta(seconds=s))
+"""Around the time at which all of this happens."""
 emoji = st.sampled_from(("+1", "👀"))
 maybe = st.none()
 
@@ -79,11 +82,22 @@ COMMANDS: Mapping[str, st.SearchStrategy[Command]] = {
     ),
     "work": st.one_of(
         _built(task_requests.Open, task=tasks, title=words, labels=labels, needs=needs, priority=st.integers(0, 2)),
-        _built(task_requests.Open, task=tasks, body=words, from_message=numbers, class_=st.sampled_from(("", "x"))),
+        _built(task_requests.Open, body=words, from_message=numbers, class_=st.sampled_from(("", "x"))),
+        _built(
+            task_requests.Open,
+            task=tasks,
+            title=words,
+            skills=labels,
+            due=maybe | soon,
+            retries=st.integers(0, 2),
+            retry_delay_s=st.integers(0, 1),
+        ),
         _built(task_requests.Claim, task=tasks, lease_s=st.sampled_from((1, 600))),
         _built(task_requests.Next),
+        _built(task_requests.Next, labels=labels, skills=labels),
         _built(task_requests.Complete, task=tasks, result=words, refs=some),
-        _built(task_requests.Fail, task=tasks, reason=words, retry=st.booleans()),
+        _built(task_requests.Fail, task=tasks, reason=words, retry=maybe | st.booleans()),
+        _built(task_requests.Amend, task=tasks, skills=maybe | labels, due=maybe | soon),
         _built(
             task_requests.Amend, task=tasks, labels=maybe | labels, needs=maybe | needs, priority=maybe | st.just(9)
         ),
@@ -205,6 +219,9 @@ QUERIES: tuple[st.SearchStrategy[Any], ...] = (
         task_requests.List, state=maybe | st.sampled_from(("open", "blocked", "claimed", "done", "failed")), **_pages
     ),
     _built(task_requests.List, owner=maybe | who, opener=maybe | who, label=maybe | label, class_=maybe | st.just("x")),
+    _built(task_requests.List, overdue=st.just(True), as_of=maybe | st.just("then"), **_pages),
+    _built(task_requests.Waiting, labels=labels, skills=labels, limit=st.sampled_from((1, 2, 20))),
+    _built(task_requests.Waiting, classes=st.sampled_from(((), ("x",), ("x", "y"))), skills=labels),
     _built(task_requests.Board, limit=st.sampled_from((1, 20))),
     _built(agent.List, active=maybe | st.booleans(), **_pages),
     _built(agent.Who),

@@ -172,10 +172,17 @@ def _task_row(told: Told, place: tuple[str, str]) -> task_requests.TaskRow:
         expires=datetime.fromisoformat(known["expires"]) if known["expires"] else None,
         offered_to=known["to"],
         attempts=known["attempts"],
+        failures=known["failures"],
+        retries=known["retries"],
+        retry_at=datetime.fromisoformat(known["retry_at"]) if known["retry_at"] else None,
+        due=datetime.fromisoformat(known["due"]) if known["due"] else None,
+        from_message=known["from_message"],
+        channel=known["channel"],
         result=known["result"],
         reason=known["reason"],
         notes=known["notes"],
         labels=sorted(known["labels"]),
+        skills=sorted(known["skills"]),
         needs=sorted(needs),
         refs=sorted(known["refs"]),
     )
@@ -206,9 +213,29 @@ def _task_list(told: Told, me: str, request: task_requests.List, head: Any, now:
         and request.opener in (None, row.opener)
         and request.class_ in (None, row.class_)
         and request.label in (None, *row.labels)
+        and (not request.overdue or _overdue(row, now if request.as_of is None else head["time"]))
     ]
     page, more = _paged(rows, request, lambda row: row.opened)
     return task_requests.Tasks(tasks=page, next=more, **head)
+
+
+def _overdue(row: task_requests.TaskRow, now: datetime | None) -> bool:
+    late = now is not None and row.due is not None and row.due <= now
+    ran_out = now is not None and row.expires is not None and row.expires <= now
+    return (late and (row.state not in ENDED or row.retry_at is not None)) or ran_out
+
+
+def _waiting(told: Told, me: str, request: task_requests.Waiting, head: Any, now: datetime) -> task_requests.Tasks:
+    rows = [
+        row
+        for row in _rows(told, request.namespace)
+        if row.state == "open"
+        and set(request.labels) <= set(row.labels)
+        and (not request.classes or row.class_ in request.classes)
+        and set(row.skills) <= set(request.skills)
+    ]
+    rows.sort(key=lambda row: (-row.priority, row.opened))
+    return task_requests.Tasks(tasks=rows[: request.limit], **head)
 
 
 def _board(told: Told, me: str, request: task_requests.Board, head: Any, now: datetime) -> task_requests.TaskBoard:
@@ -326,6 +353,7 @@ ANSWERS: Mapping[type, Callable[[Told, str, Any, Any, datetime], Any]] = {
     inbox.Peek: _peek,
     task_requests.Show: _task,
     task_requests.List: _task_list,
+    task_requests.Waiting: _waiting,
     task_requests.Board: _board,
     agent.List: _agents,
     agent.Children: _children,

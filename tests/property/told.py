@@ -141,6 +141,8 @@ class Told:
         if verb == "opened":
             blank = {"body": "", "priority": 0, "class": "", "state": "open", "attempts": 0, "result": "", "reason": ""}
             blank |= {"notes": "", "opener": event.agent, "opened": event.seq, "refs": set(), "labels": []}
+            blank |= {"skills": [], "failures": 0, "retries": 0, "retry_at": None, "due": None}
+            blank |= {"from_message": None, "channel": ""}
             self.tasks[place] = blank | {"owner": None, "fence": None, "expires": None, "to": None} | body
         known = self.tasks[place]
         known["seq"] = event.seq
@@ -153,10 +155,14 @@ class Told:
         elif verb == "renewed":
             known["expires"] = body["expires"]
         elif verb in ("completed", "released", "cancelled", "expired", "failed"):
-            ended = {"completed": "done", "cancelled": "cancelled", "failed": "open" if body.get("retry") else "failed"}
-            known |= free | {"state": ended.get(verb, "open")}
+            again = body.get("retry") and "retry_at" not in body
+            ended = {"completed": "done", "cancelled": "cancelled", "failed": "open" if again else "failed"}
+            known |= free | {"state": ended.get(verb, "open"), "retry_at": body.get("retry_at")}
+            known["failures"] += verb == "failed"
         elif verb == "reopened":
-            known |= {"state": "open", "result": ""}
+            known |= {"state": "open", "result": "", "failures": 0, "retry_at": None}
+        elif verb == "retried":
+            known |= {"state": "open", "retry_at": None}
         elif verb == "offered":
             known["to"] = body["to"]
         elif verb == "declined":
@@ -179,6 +185,9 @@ class Told:
             self._tell(event, body["from"], "notice", f"{body['to']} took over task {event.entity}")
         elif verb == "expired":
             self._tell(event, body["owner"], "notice", f"your lease on task {event.entity} has ended")
+        elif verb == "cancelled" and "owner" in body:
+            notice = f"{event.agent} cancelled task {event.entity}, which you held: {body.get('reason', '')}"
+            self._tell(event, body["owner"], "notice", notice)
 
     # --- what it says ------------------------------------------------------------------------------------------
 

@@ -206,6 +206,7 @@ def lease(**given: Any) -> task.LeaseReply:
         "task": "t-1",
         "fence": 12,
         "expires": NOW,
+        "lease_s": 600,
         "title": "t",
         "body": "",
         "labels": (),

@@ -7,6 +7,7 @@ from datetime import timedelta
 import pytest
 
 from bus.domain import task_requests as ask
+from bus.domain.agent import Deactivate
 from bus.domain.channel import ChannelOpened, ChannelPosted
 from bus.domain.dm import DmPosted
 from bus.domain.needs import Needs, NeedsLinked
@@ -25,6 +26,7 @@ from bus.domain.task import (
     TaskReleased,
     TaskRenewed,
     TaskReopened,
+    TaskRetried,
 )
 from bus.errors import InvalidRequest, NotAllowed, NotFound
 from bus.events import Fact
@@ -83,17 +85,45 @@ def test_a_task_needs_a_title(stage: Stage, title: str) -> None:
 def test_a_message_becomes_a_task(stage: Stage) -> None:
     stage.given("atlas", "dev", ChannelOpened())
     message = stage.given("atlas", "dev", ChannelPosted(text="\n\nthe build is red\nsince noon"))
-    ((_, fact),) = stage.facts("nova", ask.Open(from_message=message))
-    assert fact == TaskOpened(title="the build is red", from_message=message)
-    ((_, fact),) = stage.facts("nova", ask.Open(from_message=message, title="mine"))
-    assert fact == TaskOpened(title="mine", from_message=message)
+    whole = "the build is red\nsince noon"
+    ((key, fact),) = stage.facts("nova", ask.Open(from_message=message))
+    assert key == f"m-{message}"
+    assert fact == TaskOpened(title="the build is red", body=whole, from_message=message, channel="dev")
+    ((_, fact),) = stage.facts("nova", ask.Open(from_message=message, title="mine", body="b", task=key))
+    assert fact == TaskOpened(title="mine", body="b", from_message=message, channel="dev")
+    short = stage.given("atlas", "dev", ChannelPosted(text="one line\n"))
+    ((_, fact),) = stage.facts("nova", ask.Open(from_message=short))
+    assert fact == TaskOpened(title="one line", from_message=short, channel="dev")
+
+
+def test_a_message_becomes_one_task_whoever_asks(stage: Stage) -> None:
+    stage.given("atlas", "dev", ChannelOpened())
+    message = stage.given("atlas", "dev", ChannelPosted(text="look"))
+    first = stage.do("nova", ask.Open(from_message=message))
+    again = stage.do("iris", ask.Open(from_message=message, title="another title", priority=9))
+    assert again == first
+    assert task(stage, first.task).opener == "nova"
+    stage.do("iris", ask.Claim(task=first.task))
+    assert stage.do("nova", ask.Open(from_message=message)).state == "claimed"
+
+
+def test_the_place_of_a_messages_task_cannot_be_taken(stage: Stage) -> None:
+    stage.given("atlas", "dev", ChannelOpened())
+    message = stage.given("atlas", "dev", ChannelPosted(text="look"))
+    stage.refused("nova", ask.Open(title="mine", task=f"m-{message}"), "reserved_id", InvalidRequest)
+    stage.refused("nova", ask.Open(from_message=message, task="T"), "reserved_id", InvalidRequest)
+    assert stage.facts("nova", ask.Open(title="mine", task="m-x")) != []
+    # Somebody who may write to the log may take it nevertheless.
+    stage.given("nova", f"m-{message}", TaskOpened(title="mine"))
+    stage.refused("nova", ask.Open(from_message=message), "exists")
 
 
 def test_only_channel_messages_become_tasks(stage: Stage) -> None:
     opening = stage.given("atlas", "dev", ChannelOpened())
     private = stage.given("atlas", "atlas+iris", DmPosted(text="a secret", to="iris"), TENANT)
     blank = stage.given("atlas", "dev", ChannelPosted(text=" \n"))
-    for seq in (opening, private, 999):
+    elsewhere = stage.given("atlas", "dev", ChannelPosted(text="look"), "other")
+    for seq in (opening, private, elsewhere, 999):
         error = stage.refused("nova", ask.Open(from_message=seq), "not_found", NotFound)
         assert "dm" not in str(error)
         assert "secret" not in str(error)
@@ -193,7 +223,7 @@ def test_cancelling_is_for_the_opener_the_holder_and_owners(stage: Stage) -> Non
     stage.do("nova", ask.Claim(task="T"))
     stage.refused("iris", ask.Cancel(task="T"), "not_allowed", NotAllowed)
     for who in ("atlas", "nova", "olga"):
-        assert stage.facts(who, ask.Cancel(task="T", reason="r")) == [("T", TaskCancelled(reason="r"))]
+        assert stage.facts(who, ask.Cancel(task="T", reason="r")) == [("T", TaskCancelled(reason="r", owner="nova"))]
     assert stage.do("atlas", ask.Cancel(task="T", reason="r")).state == "cancelled"
     assert (task(stage).state, task(stage).owner, task(stage).reason) == ("cancelled", None, "r")
     stage.refused("atlas", ask.Cancel(task="T"), "state")
@@ -267,7 +297,14 @@ def test_who_can_hand_off_what_to_whom(stage: Stage) -> None:
     claimed(stage)
     stage.refused("atlas", ask.Handoff(task="T", to="iris"), "not_holder")
     stage.refused("nova", ask.Handoff(task="T", to="nova"), "same_agent", InvalidRequest)
-    stage.refused("nova", ask.Handoff(task="T", to="ghost"), "not_found", NotFound)
+    for direct in (False, True):
+        stage.refused("nova", ask.Handoff(task="T", to="ghost", direct=direct), "not_found", NotFound)
+        stage.refused("nova", ask.Handoff(task="T", to="nova", direct=direct), "same_agent", InvalidRequest)
+    stage.do("olga", Deactivate(agent="iris"))
+    for direct in (False, True):
+        error = stage.refused("nova", ask.Handoff(task="T", to="iris", direct=direct), "inactive")
+        assert error.problem.entity == "agent iris"
+    assert task(stage).owner == "nova"
 
 
 # --- amend --------------------------------------------------------------------------------------------------------
@@ -306,6 +343,24 @@ def test_amending_is_for_the_opener_the_holder_and_owners(stage: Stage) -> None:
     assert stage.do("atlas", ask.Amend(task="T", title="x")).state == "claimed"
 
 
+def test_skills_and_the_due_date_are_amended(stage: Stage) -> None:
+    opened(stage, skills=("sql", "go"), due=stage.at(60))
+    assert (task(stage).skills, task(stage).due) == ({"sql", "go"}, stage.at(60))
+    same = ask.Amend(task="T", skills=("go", "sql", "go"), due=stage.at(60))
+    assert stage.facts("atlas", same) == []
+    stage.do("atlas", ask.Amend(task="T", skills=(), due=stage.at(90)))
+    assert (task(stage).skills, task(stage).due) == (frozenset(), stage.at(90))
+
+
+def test_a_due_date_lies_ahead(stage: Stage) -> None:
+    for due in (stage.now, stage.at(-1)):
+        stage.refused("atlas", ask.Open(title="x", due=due), "past", InvalidRequest)
+    opened(stage, due=stage.at(1))
+    stage.refused("atlas", ask.Amend(task="T", due=stage.at(-1)), "past", InvalidRequest)
+    stage.pass_s(10)
+    assert stage.facts("atlas", ask.Amend(task="T", due=stage.at(-9))) == [], "it is what it is already"
+
+
 def test_needs_are_replaced_as_a_whole(stage: Stage) -> None:
     for key in ("A", "B", "C"):
         opened(stage, key)
@@ -327,6 +382,7 @@ def nonsense(stage: Stage, state: str) -> list[tuple[str, Fact]]:
         ("nova", TaskRenewed(fence=1, expires=stage.at(60), lease_s=60)),
         (SYSTEM, TaskExpired(owner="nova", fence=1)),
         ("iris", TaskDeclined()),
+        (SYSTEM, TaskRetried()),
     ]
     of_holder: list[tuple[str, Fact]] = [
         ("nova", TaskReleased()),

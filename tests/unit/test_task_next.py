@@ -69,6 +69,19 @@ def test_labels_must_all_be_there_and_one_class_must_fit(stage: Stage) -> None:
     stage.refused("nova", ask.Next(labels=("urgent",), classes=("code",)), "none_waiting", NotFound)
 
 
+def test_a_task_is_left_to_those_who_can_do_it(stage: Stage) -> None:
+    opened(stage, "hard", skills=("python", "sql"), priority=9)
+    opened(stage, "easy")
+    assert stage.facts("nova", ask.Next())[0][0] == "easy"
+    assert stage.facts("nova", ask.Next(skills=("python",)))[0][0] == "easy"
+    assert stage.facts("nova", ask.Next(skills=("sql", "go", "python")))[0][0] == "hard"
+    stage.do("nova", ask.Claim(task="easy"))
+    error = stage.refused("nova", ask.Next(skills=("go",)), "none_waiting", NotFound)
+    assert "go" in (error.problem.expected or "")
+    # Who names a task knows what it takes.
+    assert stage.facts("nova", ask.Claim(task="hard")) != []
+
+
 def test_namespaces_do_not_mix(stage: Stage) -> None:
     opened(stage, "a")
     stage.refused("nova", ask.Next(namespace="other"), "none_waiting", NotFound)
