@@ -7,7 +7,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from bus.domain import agent_decisions, channel, dm, inbox, log, needs, registry, task_decisions, tenant
+from bus.domain import (
+    agent_decisions,
+    channel,
+    dm,
+    inbox,
+    intent,
+    log,
+    needs,
+    registry,
+    reservation_decisions,
+    task_decisions,
+    tenant,
+)
 from bus.events import Codec
 from bus.model import Family, Operation, State
 
@@ -21,6 +33,8 @@ FAMILIES: tuple[Family, ...] = (
     inbox.FAMILY,
     task_decisions.FAMILY,
     needs.FAMILY,
+    intent.FAMILY,
+    reservation_decisions.FAMILY,
     log.FAMILY,
 )
 FAMILY_OF: Mapping[str, Family] = {family.name: family for family in FAMILIES}

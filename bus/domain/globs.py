@@ -1,0 +1,278 @@
+"""Paths and globs of a repository: which are valid, how they are written, and whether two of them can meet.
+
+    src/auth.py    this path, and everything below it      src/**        everything in src
+    src/*.py       files directly in src                   **/test_?.py  at any depth
+    [a-m]*.md      one of these characters                 [!a-m]*.md    one of all others
+
+Rules:
+* A pattern is relative to the root of the repository and has `/` between names. `*` and `?` stay within one name; `**`
+  stands alone between slashes for any number of names, none included. Brackets also quote: `[*]` is a star.
+* A pattern without wildcards covers its path and everything below: whether it is a directory is not known here.
+* Two patterns overlap when a path is possible that both cover, whether or not there is one. That is decided exactly, by
+  walking through both at once, never by listing paths.
+* Capital and small letters, composed and decomposed characters are not told apart, because many file systems do not.
+* A name with brackets may be meant as it stands (`[id].tsx`): the pattern covers the path that is spelled so as well.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from itertools import takewhile
+from typing import Generic, NamedTuple, TypeVar
+
+from bus.errors import InvalidRequest
+
+MAX_LENGTH = 1000
+MAX_NAMES = 64
+MAX_NAME_LENGTH = 255
+MAX_WILDCARDS = 32
+MAX_RANGE = 1000
+"""A range in brackets stands for at most so many characters."""
+_WILDCARD = re.compile(r"\*\*|[*?\[]")
+_BRACES = re.compile(r"\{[^/{}]*,[^/{}]*\}")
+_DRIVE = re.compile(r"[A-Za-z]:(/|$)")
+_QUOTED = re.compile(r"[*?\[]")
+
+
+class Anything(NamedTuple):
+    """Stands for any number of items, none included."""
+
+
+class Chars(NamedTuple):
+    """One character: of these, or with `others` any but these."""
+
+    chars: frozenset[str]
+    others: bool
+
+
+ANY = Anything()
+ONE = Chars(frozenset(), True)
+Atom = str | Chars | Anything
+Name = str | tuple[Atom, ...]
+"""One name of a path: a text without wildcards, or a sequence of characters, choices of characters and `*`."""
+T = TypeVar("T")
+
+
+class Sequel(NamedTuple, Generic[T]):
+    """A sequence of items as it is walked through: bit n of a number stands for the place before its item n."""
+
+    items: tuple[T | Anything, ...]
+    singles: tuple[tuple[T, int], ...]
+    """Every item but ANY, and the places before it."""
+    passing: int
+    """The places before an ANY."""
+
+
+class Shape(NamedTuple):
+    """A pattern taken apart. Every path it covers begins with `head`, but for a slash at its end."""
+
+    head: str
+    names: Sequel[Name]
+
+
+# --- writing patterns alike -----------------------------------------------------------------------------------------
+
+
+def normal(text: str) -> str:
+    """The pattern as it is stored: composed characters, single slashes, no `.`, and `**` for what ends in a slash.
+    Raises InvalidRequest."""
+    text = unicodedata.normalize("NFC", text)
+    if not text.strip():
+        raise _bad(text, "the path is empty", "a path or glob", "nothing", "`.` is the whole repository")
+    if len(text) > MAX_LENGTH:
+        raise _bad(text, "the path is too long", f"at most {MAX_LENGTH} characters", f"{len(text)}", "Use a glob")
+    if any(unicodedata.category(char) in ("Cc", "Cs") for char in text):
+        raise _bad(text, "the path has control characters", "a path that can be shown", repr(text), "Use `?` for them")
+    if "\\" in text:
+        hint = "Write / between names; [*] is a star that is meant as it stands"
+        raise _bad(text, "the path has a backslash", "/ between names", text, hint)
+    if text.startswith("/") or _DRIVE.match(text):
+        hint = "Leave out what leads to the repository; the command line does so by itself"
+        raise _bad(text, "the path is absolute", "a path relative to the root of the repository", text, hint)
+    names = [name for name in text.split("/") if name not in ("", ".")]
+    if ".." in names:
+        raise _bad(text, "the path has `..`", "a path that goes down only", text, "Write it from the repository's root")
+    if text.endswith(("/", "/.")) or not names:
+        names.append("**")
+    _check_wildcards(text, names)
+    return "/".join(name for name, before in zip(names, ["", *names], strict=False) if (name, before) != ("**", "**"))
+
+
+def _check_wildcards(text: str, names: Sequence[str]) -> None:
+    if len(names) > MAX_NAMES:
+        raise _bad(text, "the path is too deep", f"at most {MAX_NAMES} names", f"{len(names)}", "Use **")
+    if (found := len(_WILDCARD.findall(text))) > MAX_WILDCARDS:
+        raise _bad(text, "the glob is too complex", f"at most {MAX_WILDCARDS} wildcards", f"{found}", "Use a wider one")
+    if braces := _BRACES.search(text):
+        hint = "Give several paths; [{] is a brace that is meant as it stands"
+        raise _bad(text, "globs have no braces here", "`*`, `?`, `[...]` and `**`", braces[0], hint)
+    for name in names:
+        if len(name) > MAX_NAME_LENGTH:
+            raise _bad(
+                text, "a name is too long", f"at most {MAX_NAME_LENGTH} characters", f"{len(name)}", "Use a glob"
+            )
+        if "**" in name and name != "**":
+            hint = "`*` is any part of a name, `**` any number of names"
+            raise _bad(text, "`**` is part of a name", "`**` alone between slashes", name, hint)
+        try:
+            _name(name)
+        except ValueError as error:
+            hint = "[[] is a bracket that is meant as it stands"
+            raise _bad(text, "the glob is not valid", str(error), name, hint) from None
+
+
+def quoted(path: str) -> str:
+    """The pattern that means `path` as it stands."""
+    return _QUOTED.sub(lambda found: f"[{found[0]}]", path)
+
+
+def _bad(text: str, message: str, expected: str, found: str, hint: str) -> InvalidRequest:
+    shown = text if len(text) <= 80 else f"{text[:80]}…"
+    return InvalidRequest(message, code="bad_path", entity=f"path {shown!r}", expected=expected, found=found, hint=hint)
+
+
+# --- taking patterns apart ------------------------------------------------------------------------------------------
+
+
+@lru_cache(maxsize=1 << 14)
+def shapes(pattern: str) -> tuple[Shape, ...]:
+    """What a normal pattern covers. Most have one shape; brackets may be meant as they stand, and a few letters have
+    two ways to be equal to others (ß is ss, or itself)."""
+    found: dict[Shape, None] = {}
+    for folded in dict.fromkeys((_folded(pattern), unicodedata.normalize("NFC", pattern.casefold()))):
+        found[_shape([ANY if name == "**" else _name(name) for name in folded.split("/")])] = None
+        if "[" in folded:
+            found[_shape(folded.split("/"))] = None
+    return tuple(found)
+
+
+def _shape(names: Sequence[Name | Anything]) -> Shape:
+    known = list(takewhile(lambda name: isinstance(name, str), names))
+    head = "/".join(map(str, known))
+    if len(known) == len(names):
+        return Shape(head, _sequel([*names, ANY]))
+    first = names[len(known)]
+    beginning = takewhile(lambda atom: isinstance(atom, str), first)
+    return Shape("".join((head, "/" if known else "", *map(str, beginning))), _sequel(names))
+
+
+def _sequel(items: Sequence[T | Anything]) -> Sequel[T]:
+    singles: dict[T, int] = {}
+    for place, item in enumerate(items):
+        if not isinstance(item, Anything):
+            singles[item] = singles.get(item, 0) | 1 << place
+    passing = sum(1 << place for place, item in enumerate(items) if item is ANY)
+    return Sequel(tuple(items), tuple(singles.items()), passing)
+
+
+@lru_cache(maxsize=1 << 14)
+def _name(text: str) -> Name:
+    """One name of a pattern, taken apart. Raises ValueError saying what was expected."""
+    atoms: list[Atom] = []
+    rest = text
+    while rest:
+        first, rest = rest[0], rest[1:]
+        if first == "[":
+            chars, rest = _choice(rest)
+            atoms.append(min(chars.chars) if len(chars.chars) == 1 and not chars.others else chars)
+        elif first == "*":
+            atoms.append(ANY)
+        else:
+            atoms.append(ONE if first == "?" else first)
+    literal = [atom for atom in atoms if isinstance(atom, str)]
+    return "".join(literal) if len(literal) == len(atoms) else tuple(atoms)
+
+
+def _choice(text: str) -> tuple[Chars, str]:
+    """What brackets stand for, and the text behind them; `text` begins behind the opening one."""
+    others = text[:1] in ("!", "^")
+    body = text[1:] if others else text
+    end = body.find("]", 1)
+    if end < 0:
+        raise ValueError("a `]` for every `[`")
+    inside, place = body[:end], 0
+    chars: set[str] = set()
+    while place < len(inside):
+        low, dash, high = inside[place], inside[place + 1 : place + 2], inside[place + 2 : place + 3]
+        is_range = dash == "-" and high != ""
+        last = high if is_range else low
+        if not 0 <= ord(last) - ord(low) < MAX_RANGE:
+            raise ValueError(f"a range from low to high of at most {MAX_RANGE} characters")
+        chars |= {_folded(chr(code)) for code in range(ord(low), ord(last) + 1)}
+        place += 3 if is_range else 1
+    return Chars(frozenset(chars), others), body[end + 1 :]
+
+
+def _folded(text: str) -> str:
+    """`text` with each letter made small, as long as it was."""
+    if text.isascii():
+        return text.lower()
+    ways = ((char.casefold(), char.lower(), char) for char in unicodedata.normalize("NFC", text))
+    return "".join(next(one for one in each if len(one) == 1) for each in ways)
+
+
+# --- meeting --------------------------------------------------------------------------------------------------------
+
+
+def overlap(one: str, other: str) -> bool:
+    """Whether a path is possible that both normal patterns cover."""
+    for a in shapes(one):
+        for b in shapes(other):
+            if (a.head.startswith(b.head) or b.head.startswith(a.head)) and _meet(a.names, b.names, _names_meet):
+                return True
+    return False
+
+
+def _names_meet(one: Name, other: Name) -> bool:
+    if isinstance(one, str) and isinstance(other, str):
+        return one == other
+    return _patterns_meet(one, other)
+
+
+@lru_cache(maxsize=1 << 15)
+def _patterns_meet(one: Name, other: Name) -> bool:
+    first: Sequel[str | Chars] = _sequel(tuple(one))
+    second: Sequel[str | Chars] = _sequel(tuple(other))
+    return _meet(first, second, _chars_meet)
+
+
+def _chars_meet(one: str | Chars, other: str | Chars) -> bool:
+    if isinstance(one, str):
+        return one == other if isinstance(other, str) else (one in other.chars) != other.others
+    if isinstance(other, str):
+        return (other in one.chars) != one.others
+    if one.others and other.others:
+        return True  # There are always more characters than those that are left out.
+    if one.others or other.others:
+        these, without = (other, one) if one.others else (one, other)
+        return not these.chars <= without.chars
+    return not one.chars.isdisjoint(other.chars)
+
+
+def _meet(one: Sequel[T], other: Sequel[T], meets: Callable[[T, T], bool]) -> bool:
+    """Whether there is something that both stand for. Walks through the items of `one`, knowing the places that may be
+    reached in `other` by then. Every item stands for something, so an ANY can pass over any of them."""
+    places = _passed(1, other.passing)
+    for item in one.items:
+        if isinstance(item, Anything):
+            lowest = places & -places
+            places = (2 << len(other.items)) - lowest
+        else:
+            fitting = 0
+            for known, where in other.singles:
+                if where & places and meets(item, known):
+                    fitting |= where & places
+            places = _passed(places & other.passing | fitting << 1, other.passing)
+        if not places:
+            return False
+    return places >> len(other.items) != 0
+
+
+def _passed(places: int, passing: int) -> int:
+    """`places`, and those behind every ANY that stands at one of them."""
+    while (more := places | (places & passing) << 1) != places:
+        places = more
+    return places
