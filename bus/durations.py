@@ -32,3 +32,11 @@ def duration_text(seconds: float) -> str:
         if seconds and seconds % UNITS[unit] == 0:
             return f"{seconds / UNITS[unit]:g}{unit}"
     return f"{seconds:g}s"
+
+
+def span(seconds: float) -> str:
+    """A length of time in its largest whole unit: `45s`, `3m`, `2h`, `5d`."""
+    for unit, size in (("d", 86_400), ("h", 3600), ("m", 60)):
+        if seconds >= size:
+            return f"{seconds // size:.0f}{unit}"
+    return f"{seconds:.0f}s"

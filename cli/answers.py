@@ -16,8 +16,9 @@ from msgspec.structs import asdict
 
 from bus.domain import agent, inbox, log, message
 from bus.domain import task_requests as tasks
+from bus.durations import span
 from bus.model import Answer, Query, Reply, Request
-from cli.render import Cell, Part, Screen, span
+from cli.render import Cell, Part, Screen
 
 DATA_LENGTH = 160
 """A log line shows so much of an event's body; `bus log show` shows all of it."""

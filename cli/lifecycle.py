@@ -15,13 +15,14 @@ import typer
 
 from bus import config, home, lifecycle
 from bus.config import Settings
+from bus.durations import span
 from bus.errors import InvalidRequest, Unavailable
 from bus.home import HOME_FILE, Home, open_home
 from bus.lifecycle import DaemonFile
 from cli.asking import settings_of
 from cli.fields import Field, Typed
 from cli.generate import Command, Common, make_command
-from cli.render import Part, Screen, size, span, write_json
+from cli.render import Part, Screen, size, write_json
 
 _TENANT = Field(
     name="tenant", flags=("--tenant",), metavar="NAME", help="the organisation it belongs to", default="local"

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 import msgspec
 
 from bus.clock import Clock, SystemClock, from_ns
+from bus.durations import span
 from bus.protocol import Progress
 
 if TYPE_CHECKING:
@@ -76,14 +77,6 @@ def ago(seconds: float) -> str:
         return "now"
     text = span(size)
     return f"{text} ago" if seconds > 0 else f"in {text}"
-
-
-def span(seconds: float) -> str:
-    """A length of time in its largest whole unit: `45s`, `3m`, `2h`, `5d`."""
-    for unit, size in (("d", 86_400), ("h", 3600), ("m", 60)):
-        if seconds >= size:
-            return f"{seconds // size:.0f}{unit}"
-    return f"{seconds:.0f}s"
 
 
 def size(count: float) -> str:

@@ -13,11 +13,12 @@ from msgspec.structs import fields
 
 from bus.domain import agent, channel, inbox, log, message
 from bus.domain import task_requests as task
+from bus.durations import span
 from bus.model import Request
 from bus.operation import OPERATIONS
 from bus.protocol import Progress
 from cli import answers, render
-from cli.render import Screen, ago, clean, size, span, width
+from cli.render import Screen, ago, clean, size, width
 
 NOW = datetime(2030, 1, 31, 12, 0, tzinfo=UTC)
 HOSTILE = "\x1b[2Jpwned\x07\r\x9b31m\u202egnp.exe\u2066\x00\u200b"
