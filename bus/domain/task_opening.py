@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from bus.domain import needs
@@ -19,6 +19,8 @@ from bus.model import Context, Decision, Emit, View
 
 _OF_MESSAGE = re.compile(r"m-[1-9][0-9]*\Z")
 """Ids that only tasks of messages have: otherwise somebody could take the place of such a task."""
+LATEST = timedelta(days=100 * 365)
+"""Nothing is due later: further on, instants of some time zones are none of others."""
 
 
 def decide_open(view: View, request: ask.Open, ctx: Context) -> Decision:
@@ -78,7 +80,7 @@ def _check_free(view: View, ctx: Context, key: str) -> None:
 def _opening(view: View, request: ask.Open, ctx: Context, key: str, given: dict[str, Any]) -> list[Emit]:
     """The events that open the task `key` as `request` describes it, with what is `given` beside that."""
     _check_title(given.get("title", request.title), key, "Give --title")
-    _check_due(request.due, key, ctx)
+    given["due"] = _due(request, key, ctx)
     described = {name: getattr(request, name) for name in (*DESCRIBING, "retries", "retry_delay_s")}
     emits = [Emit(Task, key, TaskOpened(**described | given))]
     return emits + _link(view, ctx, key, request.needs) if request.needs else emits
@@ -96,16 +98,32 @@ def _check_title(title: str, key: str, hint: str) -> None:
         )
 
 
-def _check_due(due: datetime | None, key: str, ctx: Context) -> None:
-    if due is not None and due <= ctx.now:
+def _due(request: ask.Open | ask.Amend, key: str, ctx: Context) -> datetime | None:
+    """The due date that was asked for."""
+    due = request.due
+    if request.due_in_s is not None:
+        if due is not None:
+            raise InvalidRequest(
+                "two due dates",
+                code="two_dates",
+                entity=f"task {key}",
+                expected="--due or --due-in",
+                found="both",
+                hint="Leave one of them out",
+            )
+        return ctx.now + timedelta(seconds=request.due_in_s)
+    if due is None:
+        return None
+    if due <= ctx.now or due > ctx.now + LATEST:
         raise InvalidRequest(
-            "the due date has passed already",
-            code="past",
+            "the due date has passed already" if due <= ctx.now else "the due date is too far away",
+            code="past" if due <= ctx.now else "too_far",
             entity=f"task {key}",
-            expected=f"an instant after {stamp(ctx.now)}",
-            found=stamp(due),
-            hint="Give a later one, or none",
+            expected=f"an instant after {stamp(ctx.now)} and within {LATEST.days // 365} years",
+            found=due.isoformat(),
+            hint="Give another one, or none",
         )
+    return due.astimezone(UTC)
 
 
 def _message(ctx: Context, seq: int) -> Event:
@@ -137,13 +155,14 @@ def decide_amend(view: View, request: ask.Amend, ctx: Context) -> Decision:
     task, emits = met(view, ctx, request.task)
     may_manage(task, request.task, ctx)
     wanted = {name: getattr(request, name) for name in DESCRIBING}
+    if request.due != task.due:
+        wanted["due"] = _due(request, request.task, ctx)
     given = {
         name: value
         for name, value in wanted.items()
         if value is not None and (set(value) if name in ("labels", "skills") else value) != getattr(task, name)
     }
     _check_title(given.get("title", "x"), request.task, "Leave --title out to keep the present one")
-    _check_due(given.get("due"), request.task, ctx)
     if given:
         emits.append(Emit(Task, request.task, TaskAmended(**given)))
     if request.needs is not None and set(request.needs) != needs.of(view, ctx.namespace, request.task):

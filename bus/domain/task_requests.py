@@ -18,6 +18,7 @@ Skills = Annotated[
     tuple[Label, ...], Meta(max_length=64, description="what who takes it by `next` has to be able to do")
 ]
 Due = Annotated[Instant, Meta(description="when it should be done, e.g. 2030-01-31T12:00:00Z")]
+DueIn = Annotated[int, Meta(ge=1, le=100 * 365 * 86_400, description="the same, as seconds from now")]
 Reason = Annotated[str, Meta(max_length=20_000, description="why")]
 TaskId = Annotated[Key, Meta(description="the task's id")]
 Refs = Annotated[tuple[Seq, ...], Meta(max_length=100, description="seqs of events that belong to it")]
@@ -38,6 +39,7 @@ class Open(Command, frozen=True, kw_only=True):
     from_message: Annotated[Seq | None, Meta(description="the channel message this task comes from")] = None
     skills: Skills = ()
     due: Due | None = None
+    due_in_s: DueIn | None = None
     retries: Annotated[int, Meta(ge=0, le=1000, description="so many failed attempts are followed by another")] = 0
     retry_delay_s: Annotated[int, Meta(ge=0, le=7 * 86_400, description="how long it rests after a failed attempt")] = 0
 
@@ -54,6 +56,7 @@ class Amend(Command, frozen=True, kw_only=True):
     class_: Class | None = field(default=None, name="class")
     skills: Skills | None = None
     due: Due | None = None
+    due_in_s: DueIn | None = None
 
 
 class Claim(Command, frozen=True, kw_only=True):

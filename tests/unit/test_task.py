@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import pytest
 
@@ -355,10 +355,23 @@ def test_skills_and_the_due_date_are_amended(stage: Stage) -> None:
 def test_a_due_date_lies_ahead(stage: Stage) -> None:
     for due in (stage.now, stage.at(-1)):
         stage.refused("atlas", ask.Open(title="x", due=due), "past", InvalidRequest)
+    for text in ("9999-12-31T23:59:59-14:00", "2131-01-01T00:00:00Z"):
+        stage.refused("atlas", ask.Open(title="x", due=datetime.fromisoformat(text)), "too_far", InvalidRequest)
+    early = datetime.fromisoformat("0001-01-01T00:00:00+14:00")
+    stage.refused("atlas", ask.Open(title="x", due=early), "past", InvalidRequest)
     opened(stage, due=stage.at(1))
     stage.refused("atlas", ask.Amend(task="T", due=stage.at(-1)), "past", InvalidRequest)
     stage.pass_s(10)
     assert stage.facts("atlas", ask.Amend(task="T", due=stage.at(-9))) == [], "it is what it is already"
+    stage.do("atlas", ask.Amend(task="T", due_in_s=60))
+    assert task(stage).due == stage.at(60)
+    opened(stage, "U", due_in_s=30)
+    assert task(stage, "U").due == stage.at(30)
+    for request in (
+        ask.Open(title="x", due=stage.at(60), due_in_s=60),
+        ask.Amend(task="U", due=stage.at(1), due_in_s=1),
+    ):
+        stage.refused("atlas", request, "two_dates", InvalidRequest)
 
 
 def test_needs_are_replaced_as_a_whole(stage: Stage) -> None:
