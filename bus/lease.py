@@ -73,6 +73,13 @@ class LeaderLease:
         until_ns = self._valid_until_ns
         return self._force or (until_ns is not None and self._clock.monotonic_ns() < until_ns)
 
+    @property
+    def term(self) -> str | None:
+        """Names the time for which the lease is held without a break, as long as `valid()`."""
+        if not self.valid():
+            return None
+        return self._me.run if self._me is not None else "forced"
+
     def holder(self) -> str | None:
         """The member that holds the lease as far as this one knows; None when it is free."""
         return self._holder.member if self._holder is not None else None

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any, Protocol
@@ -28,7 +28,7 @@ from msgspec.structs import replace
 from bus import operation as operations
 from bus.clock import Clock, from_ns, to_ns
 from bus.domain import channel, dm, inbox
-from bus.domain.agent import Agent
+from bus.domain.agent import Agent, Presences
 from bus.errors import BusError, Defect, InvalidRequest, NotAllowed, Unavailable
 from bus.events import Event
 from bus.execute import Call, Executor, check_authority, not_active
@@ -40,8 +40,9 @@ from projections.query import Reader
 
 logger = structlog.get_logger(__name__)
 
-AFTER_S = 10.0
-"""A read waits at most so long for the tables to reach the event it must contain."""
+AFTER_S = 2.5
+"""A read waits at most so long for the tables to reach the event it must contain. Then it says that they lag, before
+the asker gives up, so that it may ask another daemon."""
 READS_PER_AGENT = 2
 """One agent's queries are read so many at a time. One event may wake a thousand that wait, and the readings of an agent
 that has so many must not stand before those of everybody else."""
@@ -50,6 +51,7 @@ _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 
 Answered = Callable[[bytes], None]
 Report = Callable[[Progress], None]
+Record = Callable[[Command, str], Awaitable[None]]
 
 
 class Tables(Protocol):
@@ -73,7 +75,8 @@ class Tables(Protocol):
 
 class Api:
     """Answers requests. `replays` answers the ones that take long (replay, SQL); they may report progress. An answer of
-    more than `reply_bytes` is asked for again with a smaller page."""
+    more than `reply_bytes` is asked for again with a smaller page. `record(command, agent)` has noted what an agent was
+    shown; it returns when whatever the agent asks next is decided after that, and raises when that is not certain."""
 
     def __init__(
         self,
@@ -82,6 +85,7 @@ class Api:
         clock: Clock,
         replays: dict[type, Callable[..., Any]],
         reply_bytes: int,
+        record: Record,
     ) -> None:
         self._executor = executor
         self._tables = tables
@@ -89,6 +93,9 @@ class Api:
         self._handlers = queries.answerers()
         self._replays = replays
         self._reply_bytes = reply_bytes
+        self._record = record
+        self._head = (0, clock.monotonic_ns())
+        self._current_ns = clock.monotonic_ns()
         # Weak: what is not waited for any more is forgotten, whatever it was that somebody waited for.
         self._waiting: WeakValueDictionary[tuple[str, str, str] | None, anyio.Event] = WeakValueDictionary()
         self._turns: defaultdict[str, anyio.CapacityLimiter] = defaultdict(
@@ -155,8 +162,26 @@ class Api:
                 await news.wait()
             seq = self._tables.position
         if isinstance(request, inbox.Peek) and answer.items and request.as_of is None:
-            self._expose(answer, agent, request.since or 0)
+            shown = tuple(item.seq for item in answer.items)
+            await self._record(inbox.Show(upto=answer.upto, seqs=shown, start=request.since or 0), agent)
+        if isinstance(answer, Presences) and request.as_of is None:
+            answer = replace(answer, age_s=min(answer.age_s, self.age_s))
         return answer
+
+    def log_ended(self, seq: int, at_ns: int) -> None:
+        """At that (monotonic) time the log ended with event `seq`."""
+        self._look_back()
+        self._head = (seq, at_ns)
+
+    def _look_back(self) -> None:
+        if self._tables.position >= self._head[0]:
+            self._current_ns = max(self._current_ns, self._head[1])
+
+    @property
+    def age_s(self) -> float:
+        """Seconds since the tables were known to contain everything that was stored."""
+        self._look_back()
+        return (self._clock.monotonic_ns() - self._current_ns) / 1e9
 
     async def _read(self, handle: Callable[[Any, Any], Any], request: Query, agent: str, seq: int) -> Any:
         now = from_ns(self._clock.server_ns())
@@ -167,16 +192,6 @@ class Api:
             if limit == 1 or len(encode_answer(answer)) <= self._reply_bytes:
                 return answer
             request = replace(request, limit=max(1, limit // 4))
-
-    def _expose(self, items: inbox.Items, agent: str, start: int) -> None:
-        """Record what an inbox reading shows. The reply does not wait for it; a later ack is decided after it."""
-        request = inbox.Show(upto=items.upto, seqs=tuple(item.seq for item in items.items), start=start)
-
-        def answer(result: Reply | BusError) -> None:
-            if isinstance(result, BusError):
-                logger.warning("exposure not recorded", agent=agent, error=str(result))
-
-        self._executor.submit(Call(operations.OPERATION_OF[inbox.Show], request, agent, answer))
 
     def folded(self, events: Sequence[Event]) -> None:
         """The tables contain these events now: wake the queries that wait for something like them."""

@@ -5,8 +5,11 @@
 
 Rules:
 * It reads its own credentials and never the operator's keys.
+* Every daemon answers queries, once its tables contain what was stored when it started. What an agent was shown is the
+  leader's to record.
 * One daemon leads: it holds the lease, has folded everything that was stored when it got it, and only then listens to
-  agents. Losing the lease, it stops listening and refuses what it has not stored.
+  commands. Losing the lease, it stops listening and refuses what it has not stored; it leads again only when nothing of
+  that is under way any more.
 * It ends when the supervisor does (its standard input closes), on SIGTERM, and when a part of it fails; the supervisor
   starts it again. In an orderly end it finishes and answers what it has taken on, then gives up the lease.
 """
@@ -49,6 +52,8 @@ from bus.transport import Connection, connect
 from bus.world import Change, Speculation, World
 from cli.api import Api
 from cli.intake import Intake
+from cli.peers import Peers
+from cli.presence import Presence
 from cli.replays import Replays
 from projections.schema import discover
 from projections.store import Store
@@ -57,6 +62,8 @@ from projections.worker import Worker
 logger = structlog.get_logger(__name__)
 
 LEASE_STEP_S = 1.0
+LOOK_S = 0.25
+"""How often a daemon that stands by looks whether it can take over."""
 TICK_S = 0.2
 HEAD_S = 5.0
 SEAL_EVENTS = 10_000
@@ -74,25 +81,31 @@ class Daemon:
         self.home = home
         self.settings = settings
         self.clock = SystemClock()
-        self.log = JetStreamLog(connection, operation.CODEC)
         self.lease = LeaderLease(connection, RandomIds().short("d"), self.clock, force=force_lead)
+        self.log = JetStreamLog(connection, operation.CODEC)
         self.store = store
         self.world = World(operation.FAMILIES)
-        limits = Limits(lease_default_s=int(settings.file.lease.default_s), lease_cap_s=int(settings.file.lease.cap_s))
+        lease, ask = settings.file.lease, settings.file.ask
+        limits = Limits(lease_default_s=int(lease.default_s), lease_cap_s=int(lease.cap_s))
         self.executor = Executor(
             self.log, Speculation(self.world), self.clock, RandomIds(), operation.CODEC, limits, self._may_lead
         )
         self.worker = Worker(self.log, store, self._fold, self.clock)
+        self.presence = Presence(self.world, self.clock, settings.file.presence)
+        self.peers = Peers(connection, self.executor, self.presence, self._may_lead)
         self._scratch = store.path.parent / SCRATCH
         replays = Replays(self.log, store, self.clock, self._scratch)
-        self.api = Api(self.executor, self.worker, self.clock, replays.handlers, settings.file.ask.reply_bytes)
+        self.api = Api(
+            self.executor, self.worker, self.clock, replays.handlers, ask.reply_bytes, record=self.peers.record
+        )
         self.worker.on_written(self.api.folded)
         self._connection = connection
         self._intake: Intake | None = None
-        self._leading = False
+        self._term: str | None = None
+        """The term of the lease in which this daemon leads."""
 
     def _may_lead(self) -> bool:
-        return self._leading and self.lease.valid()
+        return self._term is not None and self.lease.term == self._term
 
     def _fold(self, event: Event) -> Change | None:
         change = self.executor.fold(event)
@@ -111,64 +124,99 @@ class Daemon:
         gc.set_threshold(50_000, 20, 100)
         self.executor.view.index()
         async with anyio.create_task_group() as parts:
+            limits = self.settings.file.ask
+            heard, may_lead = self.presence.heard, self._may_lead
+            intake = Intake(self._connection, self.api, self.world, limits, self.clock, parts, heard, may_lead)
+            self._intake = intake
             parts.start_soon(self.worker.run)
             parts.start_soon(self.executor.pipeline.run)
             parts.start_soon(self.executor.run_fetches)
             parts.start_soon(self._tick)
             parts.start_soon(self._watch_log)
-            async with anyio.create_task_group() as leading:
-                leading.start_soon(self._lead_when_held)
+            parts.start_soon(intake.run)
+            async with anyio.create_task_group() as serving:
+                serving.start_soon(self._answer_queries, intake)
+                serving.start_soon(self._lead_when_held, intake)
                 await until()
-                leading.cancel_scope.cancel()
-            with anyio.move_on_after(DRAIN_S):
-                await self.lease.release()
+                serving.cancel_scope.cancel()
+            intake.deafen("see")
+            if not self.executor.waiting:
+                # Otherwise what is under way might be stored in the next leader's time, which comes with the end of
+                # this connection.
+                with anyio.move_on_after(DRAIN_S):
+                    await self.lease.release()
             parts.cancel_scope.cancel()
 
-    async def _lead_when_held(self) -> None:
-        """Keep trying for the lease; lead as long as it is held."""
+    async def _answer_queries(self, intake: Intake) -> None:
+        await self.worker.reached(await self._head_at_last())
+        intake.listen("see")
+
+    async def _head_at_last(self) -> int:
         while True:
-            if await self._step():
+            try:
+                return await self._head()
+            except BusError as error:
+                logger.warning("the log does not answer", error=str(error))
+                await anyio.sleep(LOOK_S)
+
+    async def _lead_when_held(self, intake: Intake) -> None:
+        """Keep trying for the lease; lead as long as it is held without a break."""
+        while True:
+            await self._step()
+            held = self.lease.term
+            if held is not None:
                 async with anyio.create_task_group() as term:
-                    term.start_soon(self._lead)
-                    while await self._step():  # noqa: ASYNC110 - the lease lives by the clock, not by an event
+                    term.start_soon(self._lead, intake, held)
+                    while self.lease.term == held:
                         await anyio.sleep(LEASE_STEP_S)
+                        await self._step()
                     term.cancel_scope.cancel()
                 logger.warning("no longer leading")
-            await anyio.sleep(LEASE_STEP_S)
+            await anyio.sleep(LOOK_S)
 
-    async def _step(self) -> bool:
+    async def _keep(self, term: str) -> None:
+        """Renew the lease until it is lost."""
+        renewed = self.clock.monotonic_ns()
+        while self.lease.term == term:
+            await anyio.sleep(LOOK_S)
+            if self.clock.monotonic_ns() - renewed >= LEASE_STEP_S * 1e9:
+                renewed = self.clock.monotonic_ns()
+                await self._step()
+
+    async def _step(self) -> None:
         try:
-            return await self.lease.step()
+            await self.lease.step()
         except BusError as error:
             logger.warning("the lease could not be renewed", error=str(error))
-            return self.lease.valid()
 
-    async def _lead(self) -> None:
-        """Take over: see everything that is stored, then listen to agents, until cancelled."""
-        head = await self._head()
+    async def _lead(self, intake: Intake, term: str) -> None:
+        """Take over: see everything that is stored, then listen to commands, until cancelled."""
+        while self.executor.waiting:  # noqa: ASYNC110 - of an earlier term; nothing is sent any more, so it ends soon
+            await anyio.sleep(0.01)
+        head = await self._head_at_last()
         await self.executor.reached(head)
-        self._leading = True
+        self._term = term
         try:
             if self.world.entry(tenant.Tenant, TENANT, self.home.file.tenant) is None:
                 await self._ask(tenant.Found(tenant=self.home.file.tenant, owner=self.home.file.owner))
             self.executor.expire()
+            self.presence.take_over()
+            intake.listen("do")
+            await self.peers.lead()
             logger.info("leading", head=head)
-            async with anyio.create_task_group() as tasks:
-                limits = self.settings.file.ask
-                self._intake = Intake(self._connection, self.api, self.world, limits, self.clock, tasks)
-                # Who was there before counts as seen now: nobody has listened to them meanwhile.
-                for _, name, entry in self.world.entries(agent.Agent):
-                    if entry.state.presence != "offline":
-                        self._intake.last_seen_ns[name] = self.clock.monotonic_ns()
-                self._report(leading=True)
-                await self._intake.run()
+            self._report(leading=True)
+            await anyio.sleep_forever()
         finally:
-            # What was taken on is stored and answered before anybody else may lead.
-            with anyio.CancelScope(shield=True), anyio.move_on_after(DRAIN_S):
-                while self.lease.valid() and self.executor.waiting:  # noqa: ASYNC110 - both ends are to be watched
-                    await anyio.sleep(0.01)
-            self._leading = False
-            self._intake = None
+            await self._stand_down(intake)
+
+    async def _stand_down(self, intake: Intake) -> None:
+        """Take on nothing more; what was taken on is stored and answered before anybody else may lead."""
+        intake.deafen("do")
+        self.peers.stand_by()
+        with anyio.CancelScope(shield=True), anyio.move_on_after(DRAIN_S):
+            while self._may_lead() and self.executor.waiting:  # noqa: ASYNC110 - both ends are to be watched
+                await anyio.sleep(0.01)
+        self._term = None
 
     async def _ask(self, request: Command) -> None:
         await self.executor.execute(operation.OPERATION_OF[type(request)], request, SYSTEM)
@@ -176,31 +224,20 @@ class Daemon:
     # --- what happens by time ----------------------------------------------------------------------------------
 
     async def _tick(self) -> None:
-        """End leases that are overdue and notice who has gone quiet."""
+        """End leases that are overdue and notice who has gone quiet, or tell the leader who has not."""
         while True:
             await anyio.sleep(TICK_S)
-            if self._may_lead() and self._intake is not None:
-                self.executor.expire()
-                await self._notice(self._intake)
-
-    async def _notice(self, intake: Intake) -> None:
-        quiet_s = self.settings.file.presence
-        now_ns = self.clock.monotonic_ns()
-        steps: tuple[tuple[int, agent.Presence], ...] = (
-            (quiet_s.offline_after_s, "offline"),
-            (quiet_s.away_after_s, "away"),
-            (quiet_s.idle_after_s, "idle"),
-        )
-        for name, seen_ns in list(intake.last_seen_ns.items()):
-            quiet = timedelta(microseconds=(now_ns - seen_ns) / 1000).total_seconds()
-            presence: agent.Presence = next((word for after_s, word in steps if quiet >= after_s), "online")
-            entry = self.world.entry(agent.Agent, TENANT, name)
-            if entry is None or entry.state.presence == presence or not entry.state.active:
+            news = self.presence.news()
+            if not self._may_lead():
+                if news:
+                    self.peers.tell(news)
                 continue
-            try:
-                await self._ask(agent.ChangePresence(agent=name, presence=presence))
-            except BusError as error:
-                logger.info("presence not recorded", agent=name, error=str(error))
+            self.executor.expire()
+            for change in self.presence.changes():
+                try:
+                    await self._ask(change)
+                except BusError as error:
+                    logger.info("presence not recorded", agent=change.agent, error=str(error))
 
     async def _watch_log(self) -> None:
         """Learn the server's time, look how full the log is, seal the hash chain, and say how things are."""
@@ -215,7 +252,9 @@ class Daemon:
             await anyio.sleep(HEAD_S)
 
     async def _head(self) -> int:
+        asked_ns = self.clock.monotonic_ns()
         head = await self.log.head()
+        self.api.log_ended(head.seq, asked_ns)
         self.clock.observe(head.server_ns)
         soft_limit = int(head.max_bytes * self.settings.file.log.soft_limit_ratio)
         self.executor.measured(soft_limit - head.bytes if head.max_bytes >= 0 else None)

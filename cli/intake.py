@@ -1,6 +1,8 @@
-"""What agents ask: one pair of subscriptions per active agent, and bounds on what each may have under way.
+"""What agents ask: one subscription per active agent and kind, and bounds on what each may have under way.
 
 Rules:
+* Queries are taken by every daemon, commands by the leader alone: a command that still comes to a daemon which has lost
+  the lease is not even looked at, because a refusal may rest on what is not so any more.
 * The author of a request is the second token of its subject, which the broker enforces. Nothing else says who asks.
 * Answers go only to subjects under `_INBOX.<that agent>.`; a request that wants its answer elsewhere is dropped and
   counted. (The requester chooses that subject, and this daemon may write where the requester may not.)
@@ -53,7 +55,8 @@ class _Asker:
     __slots__ = ("bytes", "mute_s", "muted_until", "pending", "refusals", "subscriptions", "tokens", "tokens_at")
 
     def __init__(self) -> None:
-        self.subscriptions: list[Subscription] = []
+        self.subscriptions: dict[str, Subscription] = {}
+        """By kind."""
         self.pending = 0
         self.refusals = 0
         self.tokens = 0.0
@@ -64,20 +67,30 @@ class _Asker:
 
 
 class Intake:
-    """Receives requests for the leader of one tenant and sends the answers."""
+    """Receives requests for one daemon of a tenant and sends the answers. `heard` is called with the agent of each;
+    `may_lead` says whether this daemon leads now."""
 
     def __init__(
-        self, connection: Connection, api: Api, world: World, limits: AskLimits, clock: Clock, tasks: TaskGroup
+        self,
+        connection: Connection,
+        api: Api,
+        world: World,
+        limits: AskLimits,
+        clock: Clock,
+        tasks: TaskGroup,
+        heard: Callable[[str], None],
+        may_lead: Callable[[], bool],
     ) -> None:
         self.counters: Counter[str] = Counter()
-        self.last_seen_ns: dict[str, int] = {}
-        """Monotonic time of each agent's newest request."""
         self._connection = connection
         self._api = api
         self._world = world
         self._limits = limits
         self._clock = clock
         self._tasks = tasks
+        self._heard = heard
+        self._may_lead = may_lead
+        self._kinds: set[str] = set()
         self._askers: dict[str, _Asker] = {}
         self._pending = 0
         self._operations: dict[str, Operation] = {}
@@ -91,6 +104,18 @@ class Intake:
     def agents_changed(self) -> None:
         """An agent was registered, deactivated or reactivated."""
         self._changed.set()
+
+    def listen(self, kind: str) -> None:
+        """Take requests of that kind (`do` or `see`) from now on."""
+        self._kinds.add(kind)
+        self._changed.set()
+
+    def deafen(self, kind: str) -> None:
+        """Take none of that kind any more, at once."""
+        self._kinds.discard(kind)
+        for asker in self._askers.values():
+            if (subscription := asker.subscriptions.pop(kind, None)) is not None:
+                subscription.unsubscribe()
 
     async def run(self) -> None:
         """Keep the subscriptions equal to the active agents, for ever. On cancellation they are all given up."""
@@ -118,23 +143,28 @@ class Intake:
                 asker = self._askers[name] = _Asker()
             if asker.muted_until > now:
                 wait_s = min(wait_s, asker.muted_until - now)
-            elif not asker.subscriptions:
+            else:
                 await self._subscribe(name, asker, now)
         return max(wait_s, 0.01)
 
     async def _subscribe(self, name: str, asker: _Asker, now: float) -> None:
-        asker.tokens, asker.bytes = self._limits.burst, self._limits.burst_bytes
-        asker.tokens_at, asker.refusals = now, 0
-        for kind in ("do", "see"):
+        """Listen to what there is to listen to, and is not listened to yet."""
+        if not asker.subscriptions:
+            asker.tokens, asker.bytes = self._limits.burst, self._limits.burst_bytes
+            asker.tokens_at, asker.refusals = now, 0
+        for kind in sorted(self._kinds - asker.subscriptions.keys()):
             subscription = await self._connection.subscribe(ask_filter(name, kind), self._receive, queue=QUEUE)
-            asker.subscriptions.append(subscription)
+            if kind not in self._kinds:  # The lease was lost meanwhile.
+                subscription.unsubscribe()
+                continue
+            asker.subscriptions[kind] = subscription
         if asker.muted_until > now:  # It flooded as soon as it was listened to, and half of this came after that.
             self._unsubscribe(asker)
 
     def _unsubscribe(self, asker: _Asker) -> None:
-        for subscription in asker.subscriptions:
+        for subscription in asker.subscriptions.values():
             subscription.unsubscribe()
-        asker.subscriptions = []
+        asker.subscriptions = {}
 
     # --- one request -------------------------------------------------------------------------------------------
 
@@ -150,7 +180,7 @@ class Intake:
         if busy is not None:
             self._send(message.reply, encode_answer(busy))
             return
-        self.last_seen_ns[agent] = self._clock.monotonic_ns()
+        self._heard(agent)
         asker.pending += 1
         self._pending += 1
         answered = self._answerer(asker, message.reply)
@@ -262,6 +292,8 @@ class Intake:
     def _do(
         self, operation: Operation, request: Command, agent: str, message: Message, answered: Callable[[bytes], None]
     ) -> None:
+        if not self._may_lead():
+            raise _not_leading()
         request_id = message.headers.get(REQUEST_HEADER)
         known: dict[str, Any] = {"trace": message.headers.get(TRACE_HEADER)}
         if request_id is not None:
@@ -287,7 +319,10 @@ class Intake:
             answered(encode_answer(_ending()))
             raise
         else:
-            self._api.do(operation, request, agent, answered, **known)
+            if self._may_lead():
+                self._api.do(operation, request, agent, answered, **known)
+            else:
+                answered(encode_answer(_not_leading()))
 
     async def _see(
         self,
@@ -307,13 +342,25 @@ class Intake:
         answered(encode_answer(answer))
 
 
+def _not_leading() -> Unavailable:
+    return Unavailable(
+        "this daemon does not lead any more",
+        code="not_leading",
+        entity="the daemon",
+        expected="the leader of the tenant",
+        found="a daemon that stands by",
+        hint="Ask again; another one is taking over",
+        retry_after_s=0.1,
+    )
+
+
 def _ending() -> Unavailable:
     return Unavailable(
         "this daemon is ending",
         code="ending",
         entity="the daemon",
-        expected="one that leads",
-        found="none right now",
+        expected="one that goes on",
+        found="one that stops",
         hint="Ask again in a moment",
         retry_after_s=0.1,
     )

@@ -76,10 +76,16 @@ class Desk:
         self.clock = leader.clock
         self.tables = Tables(store)
         self.replayed: list[tuple[Any, ...]] = []
+        self.record_error: BusError | None = None
         replays = {op.request: self._replay for op in OPERATION_OF.values() if op.family == "replay"}
-        self.api = Api(leader.executor, self.tables, leader.clock, replays, reply_bytes)
+        self.api = Api(leader.executor, self.tables, leader.clock, replays, reply_bytes, self._record)
         self._world = World(FAMILIES)
         self._rows = Projection(store.schema)
+
+    async def _record(self, request: Any, agent: str) -> None:
+        if self.record_error is not None:
+            raise self.record_error
+        self.leader.ask(agent, request)
 
     async def _replay(self, request: Any, agent: str, seq: int, report: Any) -> Any:
         self.replayed.append((request, agent, seq, report))

@@ -106,9 +106,10 @@ class Clerk:
 class Office:
     """One intake at work."""
 
-    def __init__(self, leader: Leader, intake: Intake, line: Line, clerk: Clerk) -> None:
+    def __init__(self, leader: Leader, intake: Intake, line: Line, clerk: Clerk, heard: list[str]) -> None:
         self.leader, self.intake, self.line, self.clerk = leader, intake, line, clerk
         self.clock = leader.clock
+        self.heard = heard
 
     def ask(
         self,
@@ -149,15 +150,18 @@ class Office:
 
 @asynccontextmanager
 async def office(*agents: str, **limits: Any) -> AsyncIterator[Office]:
-    """An intake that listens to the owner `olga` and these agents. In the end it is cancelled."""
+    """The intake of a leader that listens to the owner `olga` and these agents. In the end it is cancelled."""
     leader = await founded(*agents)
     line, clerk = Line(), Clerk()
+    heard: list[str] = []
     with structlog.testing.capture_logs():
         async with anyio.create_task_group() as tasks:
             # A line and a clerk are all an intake needs of a connection and an Api.
             parts: Any = (line, clerk, leader.view.world, AskLimits(**limits), leader.clock, tasks)
-            intake = Intake(*parts)
+            intake = Intake(*parts, heard.append, lambda: leader.leads)
+            intake.listen("see")
+            intake.listen("do")
             tasks.start_soon(intake.run)
             await anyio.wait_all_tasks_blocked()
-            yield Office(leader, intake, line, clerk)
+            yield Office(leader, intake, line, clerk, heard)
             tasks.cancel_scope.cancel()

@@ -48,14 +48,14 @@ async def test_an_answer_goes_nowhere_else(reply: str) -> None:
         await one.settle()
         assert (one.line.sent, one.clerk.asked, one.intake.pending) == ([], [], 0)
         assert one.intake.counters["foreign_reply"] == 4
-        assert "atlas" not in one.intake.last_seen_ns
+        assert one.heard == []
 
 
 async def test_a_request_that_was_taken_on_shows_that_its_agent_is_there() -> None:
     async with office("atlas", "nova") as one:
-        one.clock.pass_s(5)
         one.ask("atlas")
-        assert one.intake.last_seen_ns == {"atlas": one.clock.monotonic_ns()}
+        one.ask("nova", "see.channel.list", b"")
+        assert one.heard == ["atlas", "nova"]
 
 
 # --- what is malformed -------------------------------------------------------------------------------------------
@@ -254,6 +254,43 @@ async def test_who_was_shut_out_is_not_answered_even_by_a_message_that_came_befo
         one.line.subscriptions.append(subscription)
         one.ask("atlas")
         assert (one.clerk.asked, one.line.sent) == ([], [])
+
+
+async def test_commands_are_the_leaders_and_queries_everybodys() -> None:
+    async with office("atlas", burst=2, rate_per_s=1) as one:
+        one.ask("atlas")
+        one.intake.deafen("do")
+        assert one.listens_to() == {"ask.atlas.see.>", "ask.olga.see.>"}
+        await one.settle()
+        assert one.listens_to() == {"ask.atlas.see.>", "ask.olga.see.>"}
+        one.intake.listen("do")
+        await one.settle()
+        assert one.listens_to() == both("atlas", "olga")
+        assert flood(one) == 2  # Listening anew forgives nobody what came before.
+
+
+async def test_a_lease_that_is_lost_while_it_begins_to_listen_leaves_nothing_behind() -> None:
+    async with office("atlas") as one:
+        one.intake.deafen("do")
+        one.line.on_subscribed = lambda subject: one.intake.deafen("do")
+        one.intake.listen("do")
+        await one.settle()
+        assert one.listens_to() == {"ask.atlas.see.>", "ask.olga.see.>"}
+
+
+async def test_who_does_not_lead_looks_at_no_command() -> None:
+    """Also not at one that came while it was frozen, or that has waited for what it must rest on."""
+    async with office("atlas") as one:
+        one.ask("atlas", body=b'{"channel":"dev","text":"hi","after":101}')
+        await anyio.wait_all_tasks_blocked()
+        one.leader.leads = False
+        one.ask("atlas")
+        assert one.error()["code"] == "not_leading"
+        one.clerk.gate.set()
+        await anyio.wait_all_tasks_blocked()
+        problem = one.error()
+        assert (problem["code"], problem["kind"], problem["retry_after_s"]) == ("not_leading", "Unavailable", 0.1)
+        assert (one.clerk.asked, one.intake.pending) == ([], 0)
 
 
 async def test_a_flood_while_it_begins_to_listen_leaves_nothing_behind() -> None:
