@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 
 import msgspec
 
-from bus.model import Query
+from bus.model import Entry, Query, State
 
 Q = TypeVar("Q", bound=Query)
 
@@ -45,6 +45,14 @@ class Reader(Protocol):
 
     def kid(self, table: str, namespace: str, key: str) -> int | None:
         """The key of an entity in tables, which is much faster to look for than its name (None: there was none)."""
+        ...
+
+    def states(self, state: type[State], namespace: str, keys: Iterable[str]) -> dict[str, Entry]:
+        """The states of these entities, by key. What did not exist, or may not be seen, is left out."""
+        ...
+
+    def state(self, state: type[State], namespace: str, key: str) -> Entry | None:
+        """The state of one entity."""
         ...
 
     def time_of(self, seq: int) -> datetime | None: ...

@@ -4,21 +4,25 @@ Rules:
 * Visibility is applied here and nowhere else: a query reads `reader.at(table)` or `reader.history(table)`, never a
   table by its name (the times of events apart, which tell nothing).
 * Nothing a reader returns depends on what happened after its event: ends of rows that lie later read as open.
+* A state that has not changed since the reader's event is taken from memory, made to what the tables would give back:
+  a statement costs a millisecond however little it reads.
 * A reader belongs to one thread at a time. `stop` may come from any other.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from threading import Lock
 from typing import Any, Protocol
 
 from bus.errors import InvalidRequest, Refused
+from bus.model import Entry, State
 from bus.world import World
-from projections.schema import AUDIENCE, OPEN, Schema, Table
+from projections.batch import cleaned
+from projections.schema import AUDIENCE, OPEN, EntityTable, ItemTable, Schema, Table
 
 FETCH_ROWS = 10_000
 STOP_AGAIN_S = 0.05
@@ -104,6 +108,59 @@ class Reader:
         found = self.rows(f'select kid from {self.at(table)} where namespace = ? and "{table}" = ?', [namespace, key])
         return found[0][0] if found else None
 
+    def states(self, state: type[State], namespace: str, keys: Iterable[str]) -> dict[str, Entry]:
+        """The states of these entities, by key. What did not exist, or may not be seen, is left out."""
+        table, found, changed = self.schema.entities[state], {}, dict[int, str]()
+        for key in (wanted := list(dict.fromkeys(keys))):
+            entry = self._world.entry(state, namespace, key) if self._world is not None else None
+            if entry is not None and entry.since <= self.seq:
+                if self._may_see(table, entry, namespace, key):
+                    found[key] = _as_stored(table, entry, namespace, key)
+            elif entry is not None and entry.kid <= self.seq:
+                changed[entry.kid] = key
+        if self._world is None and wanted:
+            sql = f'select kid, "{table.name}" from {self.at(table.name)} where namespace = ?'
+            among = ", ".join("?" for _ in wanted)
+            changed = dict(self.rows(f'{sql} and "{table.name}" in ({among})', [namespace, *wanted]))
+        found |= self._stored(table, changed)
+        return {key: found[key] for key in wanted if key in found}
+
+    def state(self, state: type[State], namespace: str, key: str) -> Entry | None:
+        """The state of one entity."""
+        return self.states(state, namespace, [key]).get(key)
+
+    def _may_see(self, table: EntityTable, entry: Entry, namespace: str, key: str) -> bool:
+        if not table.has_audience or self.sees_all:
+            return True
+        readers = table.row(entry.kid, entry.since, namespace, key, entry.state)[-1]
+        return readers is None or f"|{self.agent}|" in readers
+
+    def _stored(self, table: EntityTable, keys: Mapping[int, str]) -> dict[str, Entry]:
+        """The states of the entities with these kids, from the tables."""
+        if not keys:
+            return {}
+        # Joined, the columns that are wide are read only where a key is found; one key needs no join for that.
+        one = f"= {next(iter(keys))}"
+        within = one if len(keys) == 1 else f"in (select unnest([{', '.join(map(str, keys))}]::bigint[]))"
+        items: dict[int, dict[str, Any]] = {}
+        for part in table.items:
+            for kid, elements in self._elements(part, within).items():
+                items.setdefault(kid, {})[part.attribute] = elements
+        columns = ", ".join(f'"{column}"' for column in table.columns if column != "seq_to")
+        rows = self.rows(f"select {columns} from {self.at(table.name)} where kid {within}")
+        return {
+            keys[row[0]]: Entry(row[0], row[1], table.state((*row[:2], OPEN, *row[2:]), items.get(row[0], {})))
+            for row in rows
+        }
+
+    def _elements(self, table: ItemTable, within: str) -> dict[int, Any]:
+        """A collection of some entities, by kid."""
+        value = ", value" if table.is_mapping else ""
+        found: dict[int, list[Any]] = {}
+        for row in self.rows(f"select kid, item{value} from {self.at(table.name)} where kid {within}"):
+            found.setdefault(row[0], []).append(row[1:] if table.is_mapping else row[1])
+        return {kid: dict(items) if table.is_mapping else frozenset(items) for kid, items in found.items()}
+
     def time_of(self, seq: int) -> datetime | None:
         """When event `seq` was stored, by the server's clock (None: no such event)."""
         found = self.rows(f"select time from event where seq = {int(seq)}")
@@ -163,6 +220,25 @@ class Reader:
 
     def _visible(self, table: Table) -> str:
         return f" and {self.visible()}" if table.has_audience else ""
+
+
+def _as_stored(table: EntityTable, entry: Entry, namespace: str, key: str) -> Entry:
+    """`entry` as the tables would give it back: they keep times in UTC and no more than 64 bits."""
+    (row,) = cleaned([table.row(entry.kid, entry.since, namespace, key, entry.state)])
+    items = {part.attribute: _kept(part, getattr(entry.state, part.attribute)) for part in table.items}
+    return Entry(entry.kid, entry.since, table.state(row, items))
+
+
+def _kept(table: ItemTable, elements: Any) -> Any:
+    """The elements of a collection that a table can hold."""
+    if not elements:
+        return table.empty
+    kept = [
+        item for item, (stored,) in zip(elements, cleaned((item,) for item in elements), strict=True) if item == stored
+    ]
+    if not table.is_mapping:
+        return frozenset(kept)
+    return dict(zip(kept, (value for (value,) in cleaned((elements[item],) for item in kept)), strict=True))
 
 
 def stopped(seconds: float) -> Refused:

@@ -5,13 +5,16 @@ Rules:
   the latest edit up to then.
 * `place` is a 64-bit hash of the conversation's name: integers are scanned ten times faster than text. The name is
   compared too, so a collision costs time, never correctness.
+* What a page shows is chosen first, over few narrow columns; only then are the chosen messages read whole. The database
+  decodes texts by the thousand, however few of them are wanted.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from hashlib import blake2b
+from types import MappingProxyType
 from typing import Any
 
 import msgspec
@@ -19,9 +22,9 @@ import msgspec
 from bus.domain import channel, dm, message
 from bus.errors import NotFound
 from bus.events import Event
-from bus.model import PageQuery
+from bus.model import PageQuery, State
 from bus.subjects import TENANT
-from projections.query import Reader, answers, escaped, ints, listed, strings, utc
+from projections.query import Reader, answers, escaped, ints, listed, sought, strings, utc
 from projections.schema import FactTable, FactView
 from projections.views.events import stored_at
 
@@ -48,6 +51,7 @@ TOUCH = FactTable(
     (
         ("seq", "BIGINT"),
         ("message", "BIGINT"),
+        ("place", "BIGINT"),
         ("agent", "VARCHAR"),
         ("edit", "VARCHAR"),
         ("emoji", "VARCHAR"),
@@ -57,6 +61,8 @@ TOUCH = FactTable(
 )
 WINDOW = 200_000
 """A tail is looked for in so many seqs first, then in eight times as many, and so on."""
+
+_STATES: Mapping[str, type[State]] = MappingProxyType({"channel": channel.Channel, "dm": dm.Dm})
 
 _encode = msgspec.json.Encoder().encode
 
@@ -101,14 +107,17 @@ def fold(event: Event) -> Iterable[tuple[str, tuple[Any, ...]]]:
             ),
         )
     elif isinstance(fact, message.Edited):
-        yield "message_touch", (event.seq, fact.message, event.agent, fact.text, None, None, _audience(event))
+        yield _touch(event, fact.message, edit=fact.text)
     elif isinstance(fact, message.Reacted):
-        row = (event.seq, fact.message, event.agent, None, fact.emoji, fact.removed, _audience(event))
-        yield "message_touch", row
+        yield _touch(event, fact.message, emoji=fact.emoji, removed=fact.removed)
 
 
-def _audience(event: Event) -> str | None:
-    return audience_of(event.family, event.entity)
+def _touch(
+    event: Event, seq: int, *, edit: str | None = None, emoji: str | None = None, removed: bool | None = None
+) -> tuple[str, tuple[Any, ...]]:
+    place = place_of(event.family, event.namespace, event.entity)
+    audience = audience_of(event.family, event.entity)
+    return "message_touch", (event.seq, seq, place, event.agent, edit, emoji, removed, audience)
 
 
 VIEW = FactView(tables=(MESSAGE, TOUCH), fold=fold)
@@ -130,22 +139,26 @@ class _Conversation(msgspec.Struct, frozen=True):
         if self.conversation is None:
             return "family = ? and namespace = ?", [self.family, self.namespace]
         place = place_of(self.family, self.namespace, self.conversation)
-        return "place = ? and conversation = ?", [place, self.conversation]
+        return f"place = {place} and conversation = ?", [self.conversation]
+
+    def place(self, conversation: str) -> int:
+        return place_of(self.family, self.namespace, conversation)
 
 
-def _tail(reader: Reader, where: str, params: Sequence[Any], upto: int, limit: int) -> list[tuple[Any, ...]]:
-    """The newest `limit` rows with seq <= upto, oldest first, looked for in growing windows from the end."""
+def _newest(reader: Reader, where: str, params: Sequence[Any], upto: int, limit: int) -> list[int]:
+    """The seqs of the newest `limit` messages with seq <= upto, looked for in growing windows from the end."""
     window = WINDOW
     while True:
         floor = max(0, upto - window)
-        sql = (
-            f"select {_COLUMNS} from {reader.at('message')} where {where} and seq > {floor} and seq <= {upto} "
-            f"order by seq desc limit {limit}"
-        )
-        rows = reader.rows(sql, params)
-        if len(rows) == limit or floor == 0:
-            return rows[::-1]
+        found = _chosen(reader, f"{where} and seq > {floor} and seq <= {upto}", params, "desc", limit)
+        if len(found) == limit or floor == 0:
+            return found
         window *= 8
+
+
+def _chosen(reader: Reader, where: str, params: Sequence[Any], order: str, limit: int) -> list[int]:
+    sql = f"select seq from {reader.at('message')} where {where} order by seq {order} limit {limit}"
+    return [seq for (seq,) in reader.rows(sql, params)]
 
 
 def _read(reader: Reader, request: message.ReadBase, of: _Conversation) -> message.Messages:
@@ -162,14 +175,13 @@ def _read(reader: Reader, request: message.ReadBase, of: _Conversation) -> messa
     if request.pinned:
         where += f" and seq in {listed(sorted(pins))}"
     if request.since is None:
-        rows = _tail(reader, where, params, upto, request.limit)
+        seqs = _newest(reader, where, params, upto, request.limit)
     else:
-        sql = (
-            f"select {_COLUMNS} from {reader.at('message')} where {where} and seq > {request.since} and seq <= {upto} "
-            f"order by seq limit {request.limit}"
-        )
-        rows = reader.rows(sql, params)
-    return _page(reader, rows, pins, request)
+        where += f" and seq > {request.since} and seq <= {upto}"
+        seqs = _chosen(reader, where, params, "asc", request.limit)
+    # Of a whole conversation, what lies between the first and the last is the page, which needs no join to be found.
+    is_whole = request.thread is None and not request.pinned and of.conversation is not None
+    return _page(reader, seqs, of, pins, request, is_whole=is_whole)
 
 
 def _search(reader: Reader, request: message.SearchBase, of: _Conversation) -> message.Messages:
@@ -186,19 +198,37 @@ def _search(reader: Reader, request: message.SearchBase, of: _Conversation) -> m
     upto = min(reader.seq, request.before - 1) if request.before is not None else reader.seq
     if request.since is not None:
         where += f" and seq > {request.since}"
-    return _page(reader, _tail(reader, where, params, upto, request.limit), _pins(reader, of), request)
+    seqs = _newest(reader, where, params, upto, request.limit)
+    return _page(reader, seqs, of, _pins(reader, of), request, is_whole=False)
 
 
 def _pins(reader: Reader, of: _Conversation) -> set[int]:
-    sql = f"select item from {reader.at(f'{of.family}_pins')} where "
     if of.conversation is None:
-        return {pin for (pin,) in reader.rows(f"{sql} namespace = ?", [of.namespace])}
-    kid = reader.kid(of.family, of.namespace, of.conversation)
-    return {pin for (pin,) in reader.rows(f"{sql} kid = {kid}")} if kid is not None else set()
+        sql = f"select item from {reader.at(f'{of.family}_pins')} where namespace = ?"
+        return {pin for (pin,) in reader.rows(sql, [of.namespace])}
+    known = reader.state(_STATES[of.family], of.namespace, of.conversation)
+    return set(known.state.pins) if known is not None else set()
 
 
-def _page(reader: Reader, rows: Sequence[tuple[Any, ...]], pins: set[int], request: PageQuery) -> message.Messages:
-    texts, reactions = _touches(reader, [row[0] for row in rows])
+def _rows(reader: Reader, seqs: Sequence[int], of: _Conversation, is_whole: bool) -> list[tuple[Any, ...]]:
+    """The messages with these seqs, oldest first."""
+    if not seqs:
+        return []
+    within = f"seq in {sought(seqs)}"
+    if is_whole and of.conversation is not None:
+        within = f"place = {of.place(of.conversation)} and seq between {min(seqs)} and {max(seqs)}"
+    wanted = set(seqs)
+    # Sorted here: the database would take longer to plan it than it takes.
+    return sorted(
+        row for row in reader.rows(f"select {_COLUMNS} from {reader.at('message')} where {within}") if row[0] in wanted
+    )
+
+
+def _page(
+    reader: Reader, seqs: Sequence[int], of: _Conversation, pins: set[int], request: PageQuery, *, is_whole: bool
+) -> message.Messages:
+    rows = _rows(reader, seqs, of, is_whole)
+    texts, reactions = _touches(reader, {row[0]: of.place(row[3]) for row in rows})
     found = []
     for seq, time, agent, conversation, text, reply_to, mentions, refs, attachments in rows:
         edit = texts.get(seq)
@@ -229,24 +259,34 @@ def _shown(conversation: str, agent: str) -> str:
     return next((name for name in dm.readers(conversation) if name != agent), agent)
 
 
-def _touches(reader: Reader, seqs: Sequence[int]) -> tuple[dict[int, tuple[int, str]], dict[int, dict[str, list[str]]]]:
+def touched(reader: Reader, places: Mapping[int, int], columns: str) -> list[tuple[Any, ...]]:
+    """The edits and reactions of these messages (seq -> place), oldest first. `columns` begins with message and seq."""
+    if not places:
+        return []
+    sql = (
+        f"select {columns} from {reader.at('message_touch')} "
+        f"where seq > {min(places)} and place in {listed(sorted(set(places.values())))} "
+        f"and message between {min(places)} and {max(places)}"
+    )
+    return sorted((row for row in reader.rows(sql) if row[0] in places), key=lambda row: row[1])
+
+
+def _touches(
+    reader: Reader, places: Mapping[int, int]
+) -> tuple[dict[int, tuple[int, str]], dict[int, dict[str, list[str]]]]:
     """-> (latest edit by message, agents by emoji by message)."""
     texts: dict[int, tuple[int, str]] = {}
     reactions: dict[int, dict[str, list[str]]] = {}
-    if seqs:
-        sql = (
-            f"select message, seq, agent, edit, emoji, removed from {reader.at('message_touch')} "
-            f"where seq > {min(seqs)} and message in {listed(seqs)} order by seq"
-        )
-        for seq, touch, agent, edit, emoji, removed in reader.rows(sql):
-            if edit is not None:
-                texts[seq] = (touch, edit)
-                continue
-            agents = reactions.setdefault(seq, {}).setdefault(emoji, [])
-            if removed and agent in agents:
-                agents.remove(agent)
-            elif not removed and agent not in agents:
-                agents.append(agent)
+    columns = "message, seq, agent, edit, emoji, removed"
+    for seq, touch, agent, edit, emoji, removed in touched(reader, places, columns):
+        if edit is not None:
+            texts[seq] = (touch, edit)
+            continue
+        agents = reactions.setdefault(seq, {}).setdefault(emoji, [])
+        if removed and agent in agents:
+            agents.remove(agent)
+        elif not removed and agent not in agents:
+            agents.append(agent)
     return texts, {seq: {e: who for e, who in by.items() if who} for seq, by in reactions.items()}
 
 
