@@ -10,12 +10,15 @@ from collections.abc import Mapping
 from bus.domain import (
     agent_decisions,
     channel,
+    directive_decisions,
     dm,
     inbox,
     intent,
+    journal,
     log,
     needs,
     registry,
+    reminder,
     reservation_decisions,
     task_decisions,
     tenant,
@@ -35,6 +38,9 @@ FAMILIES: tuple[Family, ...] = (
     needs.FAMILY,
     intent.FAMILY,
     reservation_decisions.FAMILY,
+    directive_decisions.FAMILY,
+    reminder.FAMILY,
+    journal.FAMILY,
     log.FAMILY,
 )
 FAMILY_OF: Mapping[str, Family] = {family.name: family for family in FAMILIES}

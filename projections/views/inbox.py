@@ -18,6 +18,7 @@ from projections.query import Reader, answers, listed, utc
 from projections.schema import FactTable, FactView
 from projections.views.events import stored_at
 from projections.views.messages import place_of
+from projections.views.notices import notices
 
 ADDRESSED = FactTable(
     "addressed",
@@ -55,6 +56,9 @@ def fold(event: Event) -> Iterable[tuple[str, tuple[Any, ...]]]:
     elif isinstance(fact, task.TaskCancelled) and fact.owner is not None:
         told = f"{event.agent} cancelled task {event.entity}, which you held: {fact.reason}"
         yield from _row(event, fact.owner, "notice", told)
+    else:
+        for to, reason, notice in notices(event):
+            yield from _row(event, to, reason, notice)
 
 
 def _row(event: Event, to: str, reason: str, notice: str | None = None) -> Iterable[tuple[str, tuple[Any, ...]]]:

@@ -19,7 +19,7 @@ import anyio.lowlevel
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from bus.domain import agent, channel, dm, inbox, log, registry, task_requests, tenant
+from bus.domain import agent, channel, directive, dm, inbox, journal, log, registry, reminder, task_requests, tenant
 from bus.domain.task import Task
 from bus.errors import BusError, Defect
 from bus.events import AGENT, ENTITY, MSG_ID, SCHEMA, TYPE
@@ -45,6 +45,8 @@ needs = st.lists(tasks, max_size=2, unique=True).map(tuple)
 some = st.lists(numbers, max_size=2).map(tuple)
 soon = st.integers(0, 30).map(lambda s: datetime(2025, 10, 9, 8, 53, 20, tzinfo=UTC) + timedelta(seconds=s))
 """Around the time at which all of this happens."""
+orders, bells = st.sampled_from(("d-1", "d-2")), st.sampled_from(("r-1", "r-2"))
+lines = st.lists(words | st.just("long " * 100), max_size=7).map(tuple)
 emoji = st.sampled_from(("+1", "👀"))
 maybe = st.none()
 
@@ -111,6 +113,21 @@ COMMANDS: Mapping[str, st.SearchStrategy[Command]] = {
         _built(task_requests.Accept, task=tasks),
         _built(task_requests.Decline, task=tasks, reason=words),
     ),
+    "instruct": st.one_of(
+        _built(directive.Give, to=who, text=words, directive=maybe | orders, priority=st.integers(0, 2)),
+        _built(directive.Give, role=label, text=words, directive=orders, due_in_s=maybe | st.just(1)),
+        _built(directive.Acknowledge, directive=orders),
+        _built(directive.Complete, directive=orders, result=words, refs=some),
+        _built(directive.Decline, directive=orders, reason=words),
+        _built(directive.Cancel, directive=orders, reason=words),
+    ),
+    "note": st.one_of(
+        _built(reminder.Set, text=words, to=maybe | who, in_s=st.integers(1, 3), reminder=maybe | bells),
+        _built(reminder.Set, text=words, every=st.sampled_from(("1m", "* * * * *")), reminder=maybe | bells),
+        _built(reminder.Cancel, reminder=bells),
+        _built(journal.Write, focus=words, done=lines),
+        _built(journal.Write, decisions=lines, next_steps=lines),
+    ),
     "manage": st.one_of(
         _built(channel.Archive, channel=st.just("ops")),
         _built(channel.Open, channel=rooms, topic=words),
@@ -165,10 +182,33 @@ def _coming_and_going(one: str, other: str, space: str, room: str, name: str) ->
     return [(author, request, True) for author, request in (*talk, *managed)]
 
 
+def _instructed(giver: str, order: str, space: str, commands: tuple[Command, ...], s: int) -> list[Any]:
+    """Somebody is told to do something by a time, and that time passes before, between or after what becomes of it."""
+    told = directive.Give(namespace=space, role="red", text="do it", directive=order, due_in_s=1)
+    given = [(name, agent.Update(roles=("red",)), True) for name in ("bob", "c_d")] + [(giver, told, True)]
+    became = [(giver, replace(command, namespace=space, directive=order), True) for command in commands]
+    return [*given, *became[:s], 2_000_000_000, *became[s:]]
+
+
+def _reminded(one: str, other: str, space: str, every: str, ns: int) -> list[Any]:
+    """A reminder that comes again fires, perhaps after several times were missed."""
+    asked = reminder.Set(namespace=space, text="again", to=other, every=every, reminder="r-1")
+    acked = [(other, inbox.Show(upto=80, seqs=(80,)), True), (other, inbox.Ack(upto=80), True)]
+    return [(one, asked, True), ns, *acked, ns]
+
+
+def _seconds(s: int) -> int:
+    return s * 1_000_000_000
+
+
 _last = st.just(1)
 _claim = st.builds(task_requests.Claim, task=tasks, lease_s=st.sampled_from((1, 600)))
 _offer = st.builds(task_requests.Handoff, task=tasks, to=who, notes=words, refs=some)
 stories = st.one_of(
+    st.builds(
+        _instructed, who, orders, where, st.tuples(COMMANDS["instruct"], COMMANDS["instruct"]), st.integers(0, 2)
+    ),
+    st.builds(_reminded, who, who, where, st.sampled_from(("1m", "* * * * *")), st.integers(1, 200).map(_seconds)),
     st.builds(_coming_and_going, who, who, where, rooms, st.sampled_from(("c_d", "cxd"))),
     _story(
         st.builds(channel.Post, channel=rooms, text=words, reply_to=maybe | numbers),
@@ -223,6 +263,14 @@ QUERIES: tuple[st.SearchStrategy[Any], ...] = (
     _built(task_requests.Waiting, labels=labels, skills=labels, limit=st.sampled_from((1, 2, 20))),
     _built(task_requests.Waiting, classes=st.sampled_from(((), ("x",), ("x", "y"))), skills=labels),
     _built(task_requests.Board, limit=st.sampled_from((1, 20))),
+    _built(directive.List, state=maybe | st.sampled_from(("given", "done")), to=maybe | who, **_pages),
+    _built(directive.List, giver=maybe | who, role=maybe | label, overdue=maybe | st.booleans(), **_pages),
+    _built(directive.Show, directive=orders),
+    _built(
+        reminder.List, state=maybe | st.sampled_from(("waiting", "done")), to=maybe | who, setter=maybe | who, **_pages
+    ),
+    _built(journal.Read, agent=maybe | who, before=maybe | st.integers(1, 60), **_pages),
+    _built(journal.Wake),
     _built(agent.List, active=maybe | st.booleans(), **_pages),
     _built(agent.Who),
     _built(agent.Children, agent=who),
@@ -315,12 +363,22 @@ class Play:
         if entry is not None and entry.state.owner is not None:
             offered = isinstance(request, task_requests.Accept | task_requests.Decline)
             author = (entry.state.offered_to if offered else entry.state.owner) or author
+        elif isinstance(request, directive.Complete | directive.Decline | directive.Acknowledge | directive.Cancel):
+            author = self._who_is_told(author, request)
         elif isinstance(request, channel.Edit):
             author = self.log.records[request.message - 1].headers[AGENT]
         elif OPERATION_OF[type(request)].family == "agent":
             author = "ada"
         known = world.entry(agent.Agent, TENANT, author)
         return author if known is not None and known.state.active else "ada"
+
+    def _who_is_told(self, author: str, request: Any) -> str:
+        """Who may say what becomes of a directive."""
+        entry = self._executor.world.entry(directive.Directive, request.namespace, request.directive)
+        if entry is None:
+            return author
+        known = entry.state
+        return known.giver if isinstance(request, directive.Cancel) else known.agent or min(known.to, default=author)
 
     def _aimed(self, author: str, request: Command) -> Command:
         """`request` with its numbers of messages replaced by seqs of its conversation: 1 is the newest message."""

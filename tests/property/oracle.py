@@ -8,9 +8,10 @@ from datetime import datetime
 from typing import Any
 
 from bus.clock import from_ns
-from bus.domain import agent, channel, dm, inbox, log, message, registry, task_requests
+from bus.domain import agent, channel, dm, inbox, journal, log, message, registry, task_requests
 from bus.errors import NotFound
 from bus.events import Event, Unknown
+from tests.property import duties
 from tests.property.told import Told
 
 ENDED = ("done", "failed", "cancelled")
@@ -343,6 +344,10 @@ def _log(told: Told, me: str, request: log.List, head: Any, now: datetime) -> lo
     return log.LogPage(events=[_log_row(told, me, event) for event in page], next=more, **head)
 
 
+def _wake(told: Told, me: str, request: journal.Wake, head: Any, now: datetime) -> journal.WakeCard:
+    return duties.wake(told, me, head, now, _peek(told, me, inbox.Peek(limit=1), head, now))
+
+
 ANSWERS: Mapping[type, Callable[[Told, str, Any, Any, datetime], Any]] = {
     channel.Read: _channel_read,
     channel.Search: _channel_search,
@@ -361,4 +366,6 @@ ANSWERS: Mapping[type, Callable[[Told, str, Any, Any, datetime], Any]] = {
     registry.ListModels: _models,
     registry.ListPersonalities: _personalities,
     log.List: _log,
+    journal.Wake: _wake,
+    **duties.ANSWERS,
 }

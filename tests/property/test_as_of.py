@@ -20,7 +20,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from bus.clock import EPOCH
-from bus.domain import agent, channel, dm, inbox, registry, task_requests, tenant
+from bus.domain import agent, channel, directive, dm, inbox, journal, registry, reminder, task_requests, tenant
 from bus.errors import BusError
 from bus.events import AGENT, ENTITY, MSG_ID, SCHEMA, TYPE, Event, Record, Unknown
 from bus.execute import Executor
@@ -112,6 +112,15 @@ commands = st.one_of(
     st.builds(agent.Route, models=st.lists(st.sampled_from(("m1", "m2")), max_size=2).map(tuple)),
     st.builds(agent.Grant, agent=agents, authority=st.just("auditor")),
     st.builds(agent.Withdraw, agent=agents, authority=st.just("auditor")),
+    st.builds(directive.Give, text=text, to=st.none() | agents, directive=st.just("d-1"), due_in_s=st.just(1)),
+    st.builds(directive.Give, text=text, role=st.sampled_from(("a", "b")), directive=st.just("d-1")),
+    st.builds(directive.Acknowledge, directive=st.just("d-1")),
+    st.builds(directive.Complete, directive=st.just("d-1"), refs=st.lists(seqs, max_size=2).map(tuple)),
+    st.builds(directive.Decline, directive=st.just("d-1")),
+    st.builds(reminder.Set, text=text, in_s=st.integers(1, 2)),
+    st.builds(reminder.Set, text=text, every=st.just("60s"), reminder=st.just("r-1")),
+    st.builds(reminder.Cancel, reminder=st.just("r-1")),
+    st.builds(journal.Write, focus=text, done=st.lists(text, max_size=2).map(tuple)),
     st.builds(registry.RegisterModel, model=st.just("m1"), context_tokens=st.none() | st.just(1000)),
 )
 

@@ -20,7 +20,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from bus.clock import from_ns
-from bus.domain import agent, channel, dm, inbox, log, registry, task_requests
+from bus.domain import agent, channel, directive, dm, inbox, journal, log, registry, reminder, task_requests
 from bus.errors import NotFound
 from bus.events import Event
 from bus.operation import CODEC, OPERATIONS
@@ -127,6 +127,8 @@ WHOLE: Sequence[Any] = (
     task_requests.Board(limit=200),
     task_requests.Show(task="t-4"),
     agent.Who(),
+    directive.List(limit=1000),
+    journal.Wake(),
 )
 PAGED: Sequence[tuple[str, Any]] = (
     ("messages", channel.Read(channel="dev", since=0)),
@@ -139,6 +141,9 @@ PAGED: Sequence[tuple[str, Any]] = (
     ("personalities", registry.ListPersonalities()),
     ("events", log.List()),
     ("items", inbox.Peek()),
+    ("directives", directive.List()),
+    ("reminders", reminder.List()),
+    ("entries", journal.Read(since=0)),
 )
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from bus.clock import from_ns
 from bus.events import Event, Unknown
+from tests.property.duties import Duties
 
 
 class Told:
@@ -29,6 +30,7 @@ class Told:
         self.needs: dict[tuple[str, str], set[str]] = {}
         self.acked: dict[str, int] = {}
         self.addressed: dict[str, dict[int, dict[str, Any]]] = {}
+        self.duties = Duties(self._tell)
         for event in events:
             self._take(event)
 
@@ -48,6 +50,9 @@ class Told:
             "inbox": self._inbox,
             "task": self._task,
             "needs": self._needs,
+            "directive": self.duties.directive,
+            "reminder": self.duties.reminder,
+            "journal": self.duties.journal,
         }
         if event.family in take:
             take[event.family](event, verb, json.loads(event.data))
