@@ -295,6 +295,11 @@ def child_environment() -> dict[str, str]:
     return environment
 
 
+def environment() -> dict[str, str]:
+    """The environment of this process, for a program of the user's."""
+    return dict(os.environ)
+
+
 def search_path() -> str:
     """Where programs are looked for (PATH)."""
     return os.environ.get("PATH", os.defpath)

@@ -148,6 +148,7 @@ REFERENCE = {
     "call": "ask for any operation with JSON",
     "help": "describe operations and their fields",
 }
+WORK = {"work": "take tasks one after the other and run a command for each"}
 GROUPS = {
     "dm": "say something to one agent alone",
     "inbox": "what is addressed to you and unread",
@@ -165,6 +166,7 @@ def root() -> Group:
     known = families()
     members: dict[str, Callable[[], Any]] = {name: partial(_daily, name) for name in DAILY}
     members |= {name: partial(_family, name) for name in (*GROUPS, *known)}
+    members |= dict.fromkeys(WORK, _work)
     members |= {name: partial(_lifecycle, name) for name in LIFECYCLE}
     members |= {name: partial(_reference, name) for name in REFERENCE}
     group = make_group("bus", members, TEXT, completion=True)
@@ -173,7 +175,7 @@ def root() -> Group:
         (name, ", ".join(operation.verb.replace("_", "-") for operation in family)) for name, family in known.items()
     ]
     group.sections = (
-        ("Every day", [*daily, *GROUPS.items()]),
+        ("Every day", [*daily, *WORK.items(), *GROUPS.items()]),
         ("The bus itself", list(LIFECYCLE.items())),
         ("Everything, by family", verbs),
         ("For programs", list(REFERENCE.items())),
@@ -191,6 +193,12 @@ def _family(name: str) -> Any:
     from cli import daily
 
     return daily.group(name, daily.families()[name])
+
+
+def _work() -> Any:
+    from cli import work
+
+    return work.command()
 
 
 def _lifecycle(name: str) -> Any:
