@@ -1,15 +1,16 @@
 """Paths and globs of a repository: which are valid, how they are written, and whether two of them can meet.
 
-    src/auth.py    this path, and everything below it      src/**        everything in src
-    src/*.py       files directly in src                   **/test_?.py  at any depth
-    [a-m]*.md      one of these characters                 [!a-m]*.md    one of all others
+    src/auth.py    this path                   src/ or src/**    everything in src
+    src/*.py       files directly in src       **/test_?.py      at any depth
+    [a-m]*.md      one of these characters     [!a-m]*.md        one of all others
 
 Rules:
 * A pattern is relative to the root of the repository and has `/` between names. `*` and `?` stay within one name; `**`
   stands alone between slashes for any number of names, none included. Brackets also quote: `[*]` is a star.
-* A pattern without wildcards covers its path and everything below: whether it is a directory is not known here.
 * Two patterns overlap when a path is possible that both cover, whether or not there is one. That is decided exactly, by
   walking through both at once, never by listing paths.
+* A pattern without wildcards covers that path alone. Whether it is a directory is not known here, so it also overlaps
+  with patterns that spell out something below it: `src` with `src/auth.py` and `src/*.py`, but not with `**/*.md`.
 * Capital and small letters, composed and decomposed characters are not told apart, because many file systems do not.
 * A name with brackets may be meant as it stands (`[id].tsx`): the pattern covers the path that is spelled so as well.
 """
@@ -67,10 +68,12 @@ class Sequel(NamedTuple, Generic[T]):
 
 
 class Shape(NamedTuple):
-    """A pattern taken apart. Every path it covers begins with `head`, but for a slash at its end."""
+    """A pattern taken apart. Every path it covers begins with `head`, but for a slash at its end; a plain one covers
+    nothing else."""
 
     head: str
     names: Sequel[Name]
+    is_plain: bool
 
 
 # --- writing patterns alike -----------------------------------------------------------------------------------------
@@ -153,10 +156,10 @@ def _shape(names: Sequence[Name | Anything]) -> Shape:
     known = list(takewhile(lambda name: isinstance(name, str), names))
     head = "/".join(map(str, known))
     if len(known) == len(names):
-        return Shape(head, _sequel([*names, ANY]))
+        return Shape(head, _sequel(names), True)
     first = names[len(known)]
     beginning = takewhile(lambda atom: isinstance(atom, str), first)
-    return Shape("".join((head, "/" if known else "", *map(str, beginning))), _sequel(names))
+    return Shape("".join((head, "/" if known else "", *map(str, beginning))), _sequel(names), False)
 
 
 def _sequel(items: Sequence[T | Anything]) -> Sequel[T]:
@@ -221,9 +224,19 @@ def overlap(one: str, other: str) -> bool:
     """Whether a path is possible that both normal patterns cover."""
     for a in shapes(one):
         for b in shapes(other):
-            if (a.head.startswith(b.head) or b.head.startswith(a.head)) and _meet(a.names, b.names, _names_meet):
+            if (a.head.startswith(b.head) or b.head.startswith(a.head)) and (
+                _meet(a.names, b.names, _names_meet) or _is_above(a, b) or _is_above(b, a)
+            ):
                 return True
     return False
+
+
+def _is_above(one: Shape, other: Shape) -> bool:
+    """Whether the path `one` may be a directory of what `other` spells out."""
+    mine, theirs = one.names.items, other.names.items[: len(one.names.items)]
+    if not one.is_plain or len(theirs) < len(mine) or len(theirs) == len(other.names.items):
+        return False
+    return all(not isinstance(b, Anything) and _names_meet(str(a), b) for a, b in zip(mine, theirs, strict=True))
 
 
 def _names_meet(one: Name, other: Name) -> bool:

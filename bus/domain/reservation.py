@@ -154,7 +154,7 @@ Lease = Annotated[LeaseS | None, Meta(description="seconds until it ends unless 
 
 class Reserve(Command, frozen=True, kw_only=True):
     """Keep paths for yourself (or share them) until the lease ends: nobody else can reserve what overlaps, and the
-    guard refuses their commits. A path covers what is below it; globs know `*`, `?`, `[a-z]` and `**`.
+    guard refuses their commits. `src/` is everything in a directory; globs know `*`, `?`, `[a-z]` and `**`.
     Reserving the same again renews it."""
 
     paths: Annotated[

@@ -19,7 +19,21 @@ import anyio.lowlevel
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from bus.domain import agent, channel, directive, dm, inbox, journal, log, registry, reminder, task_requests, tenant
+from bus.domain import (
+    agent,
+    channel,
+    directive,
+    dm,
+    inbox,
+    intent,
+    journal,
+    log,
+    registry,
+    reminder,
+    reservation,
+    task_requests,
+    tenant,
+)
 from bus.domain.task import Task
 from bus.errors import BusError, Defect
 from bus.events import AGENT, ENTITY, MSG_ID, SCHEMA, TYPE
@@ -29,6 +43,7 @@ from bus.model import Command, Limits
 from bus.operation import CODEC, FAMILIES, OPERATION_OF
 from bus.subjects import SYSTEM, TENANT, bucket_of, log_subject, untoken
 from bus.world import Speculation, World
+from tests.property.kept import COVERED, KEYS
 from tests.property.test_as_of import Foreign, Ids, Time
 
 AGENTS, ASKING = ("ada", "bob", "c_d"), ("ada", "bob", "c_d", "cxd", "stranger")
@@ -49,6 +64,9 @@ orders, bells = st.sampled_from(("d-1", "d-2")), st.sampled_from(("r-1", "r-2"))
 lines = st.lists(words | st.just("long " * 100), max_size=7).map(tuple)
 emoji = st.sampled_from(("+1", "👀"))
 maybe = st.none()
+keys, repositories = st.sampled_from(sorted(KEYS)), st.sampled_from((None, None, None, "lib"))
+paths = st.lists(st.sampled_from(sorted(COVERED)), min_size=1, max_size=2, unique=True).map(tuple)
+modes, leases = st.sampled_from(("exclusive", "exclusive", "shared")), st.sampled_from((1, 600, None))
 
 
 def _built(kind: type, **fields: Any) -> st.SearchStrategy[Any]:
@@ -112,6 +130,16 @@ COMMANDS: Mapping[str, st.SearchStrategy[Command]] = {
         _built(task_requests.Handoff, task=tasks, to=who, notes=words, direct=st.booleans(), refs=some),
         _built(task_requests.Accept, task=tasks),
         _built(task_requests.Decline, task=tasks, reason=words),
+    ),
+    "keep": st.one_of(
+        _built(intent.Declare, key=keys, text=words, lease_s=leases),
+        _built(intent.Declare, key=keys, lease_s=leases),
+        _built(intent.Withdraw, key=keys, reason=words),
+        _built(reservation.Reserve, paths=paths, mode=modes, reason=words, lease_s=leases, repository=repositories),
+        _built(reservation.Reserve, paths=paths, mode=modes),
+        _built(reservation.Renew, lease_s=leases, repository=repositories),
+        _built(reservation.Release, paths=paths, repository=repositories),
+        _built(reservation.Release, all=st.just(True), repository=repositories),
     ),
     "instruct": st.one_of(
         _built(directive.Give, to=who, text=words, directive=maybe | orders, priority=st.integers(0, 2)),
@@ -182,6 +210,14 @@ def _coming_and_going(one: str, other: str, space: str, room: str, name: str) ->
     return [(author, request, True) for author, request in (*talk, *managed)]
 
 
+def _keeping(one: str, other: str, space: str, held: tuple[str, ...], wanted: tuple[str, ...]) -> list[Any]:
+    """Somebody reserves paths and gives one of them back; somebody else wants some meanwhile."""
+    wants = reservation.Reserve(namespace=space, paths=wanted)
+    release = reservation.Release(namespace=space, paths=held[:1])
+    kept = [(one, reservation.Reserve(namespace=space, paths=held, mode="shared")), (other, wants), (one, release)]
+    return [(author, request, True) for author, request in (*kept, (other, wants))]
+
+
 def _instructed(giver: str, order: str, space: str, commands: tuple[Command, ...], s: int) -> list[Any]:
     """Somebody is told to do something by a time, and that time passes before, between or after what becomes of it."""
     told = directive.Give(namespace=space, role="red", text="do it", directive=order, due_in_s=1)
@@ -209,6 +245,7 @@ stories = st.one_of(
         _instructed, who, orders, where, st.tuples(COMMANDS["instruct"], COMMANDS["instruct"]), st.integers(0, 2)
     ),
     st.builds(_reminded, who, who, where, st.sampled_from(("1m", "* * * * *")), st.integers(1, 200).map(_seconds)),
+    st.builds(_keeping, who, who, where, paths, paths),
     st.builds(_coming_and_going, who, who, where, rooms, st.sampled_from(("c_d", "cxd"))),
     _story(
         st.builds(channel.Post, channel=rooms, text=words, reply_to=maybe | numbers),
@@ -254,6 +291,7 @@ QUERIES: tuple[st.SearchStrategy[Any], ...] = (
     _built(dm.Search, to=maybe | who, text=_sought, **_range),
     _built(dm.List, **_pages),
     _built(inbox.Peek, **_pages),
+    _built(inbox.Digest, **_pages),
     _built(task_requests.Show, task=tasks),
     _built(
         task_requests.List, state=maybe | st.sampled_from(("open", "blocked", "claimed", "done", "failed")), **_pages
@@ -274,6 +312,9 @@ QUERIES: tuple[st.SearchStrategy[Any], ...] = (
     _built(agent.List, active=maybe | st.booleans(), **_pages),
     _built(agent.Who),
     _built(agent.Children, agent=who),
+    _built(intent.List, agent=maybe | who, prefix=maybe | st.sampled_from(("fix", "src")), **_pages),
+    _built(reservation.List, agent=maybe | who, repository=repositories, **_pages),
+    _built(reservation.Check, paths=paths, mode=modes, repository=repositories),
     _built(registry.ListModels, **_pages),
     _built(registry.ListPersonalities, **_pages),
     _built(

@@ -11,7 +11,7 @@ from bus.clock import from_ns
 from bus.domain import agent, channel, dm, inbox, journal, log, message, registry, task_requests
 from bus.errors import NotFound
 from bus.events import Event, Unknown
-from tests.property import duties
+from tests.property import duties, kept, unread
 from tests.property.told import Told
 
 ENDED = ("done", "failed", "cancelled")
@@ -130,9 +130,9 @@ def _dms(told: Told, me: str, request: dm.List, head: Any, now: datetime) -> dm.
 
 def _peek(told: Told, me: str, request: inbox.Peek, head: Any, now: datetime) -> inbox.Items:
     after = max(told.acked.get(me, 0), request.since or 0)
-    unread = [(seq, why) for seq, why in sorted(told.addressed.get(me, {}).items()) if seq > after]
+    waiting = [(seq, why) for seq, why in sorted(told.addressed.get(me, {}).items()) if seq > after]
     items = []
-    for seq, why in unread[: request.limit]:
+    for seq, why in waiting[: request.limit]:
         event = told.events[seq - 1]
         said = told.messages.get(seq, {})
         items.append(
@@ -149,7 +149,9 @@ def _peek(told: Told, me: str, request: inbox.Peek, head: Any, now: datetime) ->
             )
         )
     upto = items[-1].seq if items else after
-    return inbox.Items(items=items, upto=upto, remaining=len(unread) - len(items), **head)
+    remaining = len(waiting) - len(items)
+    hint = inbox.MANY_HINT if remaining >= inbox.MANY else None
+    return inbox.Items(items=items, upto=upto, remaining=remaining, hint=hint, **head)
 
 
 # --- tasks -------------------------------------------------------------------------------------------------------
@@ -356,6 +358,7 @@ ANSWERS: Mapping[type, Callable[[Told, str, Any, Any, datetime], Any]] = {
     dm.Search: _dm_search,
     dm.List: _dms,
     inbox.Peek: _peek,
+    inbox.Digest: unread.digest,
     task_requests.Show: _task,
     task_requests.List: _task_list,
     task_requests.Waiting: _waiting,
@@ -368,4 +371,5 @@ ANSWERS: Mapping[type, Callable[[Told, str, Any, Any, datetime], Any]] = {
     log.List: _log,
     journal.Wake: _wake,
     **duties.ANSWERS,
+    **kept.ANSWERS,
 }

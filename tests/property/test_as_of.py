@@ -20,7 +20,20 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from bus.clock import EPOCH
-from bus.domain import agent, channel, directive, dm, inbox, journal, registry, reminder, task_requests, tenant
+from bus.domain import (
+    agent,
+    channel,
+    directive,
+    dm,
+    inbox,
+    intent,
+    journal,
+    registry,
+    reminder,
+    reservation,
+    task_requests,
+    tenant,
+)
 from bus.errors import BusError
 from bus.events import AGENT, ENTITY, MSG_ID, SCHEMA, TYPE, Event, Record, Unknown
 from bus.execute import Executor
@@ -112,6 +125,11 @@ commands = st.one_of(
     st.builds(agent.Route, models=st.lists(st.sampled_from(("m1", "m2")), max_size=2).map(tuple)),
     st.builds(agent.Grant, agent=agents, authority=st.just("auditor")),
     st.builds(agent.Withdraw, agent=agents, authority=st.just("auditor")),
+    st.builds(intent.Declare, key=tasks, text=text, lease_s=st.sampled_from((1, 600))),
+    st.builds(intent.Withdraw, key=tasks),
+    st.builds(reservation.Reserve, paths=labels.filter(bool), lease_s=st.sampled_from((1, 600))),
+    st.builds(reservation.Reserve, paths=st.just(("a/**", "*b"))),
+    st.builds(reservation.Release, paths=st.just(("*b",)), all=st.booleans()),
     st.builds(directive.Give, text=text, to=st.none() | agents, directive=st.just("d-1"), due_in_s=st.just(1)),
     st.builds(directive.Give, text=text, role=st.sampled_from(("a", "b")), directive=st.just("d-1")),
     st.builds(directive.Acknowledge, directive=st.just("d-1")),

@@ -20,7 +20,20 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from bus.clock import from_ns
-from bus.domain import agent, channel, directive, dm, inbox, journal, log, registry, reminder, task_requests
+from bus.domain import (
+    agent,
+    channel,
+    directive,
+    dm,
+    inbox,
+    intent,
+    journal,
+    log,
+    registry,
+    reminder,
+    reservation,
+    task_requests,
+)
 from bus.errors import NotFound
 from bus.events import Event
 from bus.operation import CODEC, OPERATIONS
@@ -31,6 +44,7 @@ from projections.store import FILE
 from projections.views import messages
 from tests.property import oracle
 from tests.property.happenings import ASKING, QUERIES, Play, Step, steps
+from tests.property.kept import COVERED
 from tests.property.test_as_of import Folding
 from tests.property.told import Told
 
@@ -107,6 +121,8 @@ async def check(folder: Path, what: Sequence[Step], asked: Asked, cut: float) ->
     for seq, me, requests in late:
         compare(tables, Told(tables.events[:seq]), me, requests, found := await tables.ask(seq, me, requests))
         keep_secrets(play, me, found)
+        with mock.patch.object(tables.folding.store, "_world", None):
+            assert await tables.ask(seq, me, requests) == found, "the tables and the memory differ"
     for seq, told in ((half, Told(tables.events[:half])), (end, Told(tables.events))):
         for me in ASKING:
             compare(tables, told, me, WHOLE, found := await tables.ask(seq, me, WHOLE))
@@ -119,6 +135,7 @@ async def check(folder: Path, what: Sequence[Step], asked: Asked, cut: float) ->
 
 WHOLE: Sequence[Any] = (
     inbox.Peek(limit=1000),
+    inbox.Digest(),
     channel.Search(text="i", limit=1000),
     channel.Search(text="a_b"),
     channel.Search(text="50%"),
@@ -127,6 +144,7 @@ WHOLE: Sequence[Any] = (
     task_requests.Board(limit=200),
     task_requests.Show(task="t-4"),
     agent.Who(),
+    reservation.Check(paths=tuple(COVERED)),
     directive.List(limit=1000),
     journal.Wake(),
 )
@@ -141,6 +159,8 @@ PAGED: Sequence[tuple[str, Any]] = (
     ("personalities", registry.ListPersonalities()),
     ("events", log.List()),
     ("items", inbox.Peek()),
+    ("intents", intent.List()),
+    ("reservations", reservation.List()),
     ("directives", directive.List()),
     ("reminders", reminder.List()),
     ("entries", journal.Read(since=0)),
@@ -179,7 +199,11 @@ def test_every_query_at_every_seq_for_everybody_is_what_the_events_say(
     what: list[Step], asked: Asked, cut: float
 ) -> None:
     # Tails are looked for in windows; with small ones the small logs of this test have several.
-    with tempfile.TemporaryDirectory() as folder, mock.patch.object(messages, "WINDOW", 7):
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        mock.patch.object(messages, "WINDOW", 7),
+        mock.patch.object(inbox, "MANY", 5),
+    ):
         anyio.run(check, Path(folder), what, asked, cut)
 
 

@@ -28,6 +28,8 @@ class Told:
         self.messages: dict[int, dict[str, Any]] = {}
         self.tasks: dict[tuple[str, str], dict[str, Any]] = {}
         self.needs: dict[tuple[str, str], set[str]] = {}
+        self.intents: dict[tuple[str, str], dict[str, Any]] = {}
+        self.reservations: dict[tuple[str, str], dict[str, Any]] = {}
         self.acked: dict[str, int] = {}
         self.addressed: dict[str, dict[int, dict[str, Any]]] = {}
         self.duties = Duties(self._tell)
@@ -53,6 +55,8 @@ class Told:
             "directive": self.duties.directive,
             "reminder": self.duties.reminder,
             "journal": self.duties.journal,
+            "intent": self._intent,
+            "reservation": self._reservation,
         }
         if event.family in take:
             take[event.family](event, verb, json.loads(event.data))
@@ -137,6 +141,29 @@ class Told:
     def _inbox(self, event: Event, verb: str, body: Any) -> None:
         if verb == "acked":
             self.acked[event.agent] = body["upto"]
+
+    def _intent(self, event: Event, verb: str, body: Any) -> None:
+        place = (event.namespace, event.entity)
+        if verb == "declared":
+            self.intents[place] = {"text": "", "agent": event.agent, "declared": event.seq}
+        if verb in ("withdrawn", "expired"):
+            del self.intents[place]
+        else:
+            blank = {"text": ""} if verb == "extended" else {}
+            self.intents[place] |= blank | body | {"seq": event.seq, "declared": self.intents[place]["declared"]}
+
+    def _reservation(self, event: Event, verb: str, body: Any) -> None:
+        place = (event.namespace, event.entity)
+        if verb == "reserved":
+            self.reservations[place] = {"reason": "", "agent": event.agent, "reserved": event.seq} | body
+        known = self.reservations[place]
+        known["seq"] = event.seq
+        if verb == "renewed":
+            known |= body
+        elif verb in ("released", "expired"):
+            known["paths"] = set(known["paths"]) - set(body["paths"])
+            if not known["paths"]:
+                del self.reservations[place]
 
     def _needs(self, event: Event, verb: str, body: Any) -> None:
         self.needs[(event.namespace, event.entity)] = set(body.get("needs", ()))
