@@ -6,6 +6,8 @@ Rules:
 * `peek` shows the oldest unread first and is a query; what it showed is recorded as an exposure (`inbox.shown`).
 * `ack` is separate and refuses to go beyond what was shown, so nothing is ever skipped. A reading that began further
   on is recorded, but does not count as having shown what it left out.
+* `digest` says how much waits and where, for an agent that was away. It shows nothing of it, so nothing can be
+  acknowledged for it: `peek` is what pages through an inbox.
 """
 
 from __future__ import annotations
@@ -29,12 +31,17 @@ from bus.model import (
     Operation,
     PageQuery,
     Position,
+    Query,
     Reply,
     Seq,
     State,
     View,
 )
 from bus.subjects import TENANT
+
+MANY = 200
+"""When so many remain behind a page, a digest helps more than paging on."""
+MANY_HINT = "`bus inbox digest` counts what waits by channel and reason"
 
 
 class InboxShown(Fact, frozen=True, kw_only=True):
@@ -79,6 +86,13 @@ class Peek(PageQuery, frozen=True, kw_only=True):
     """Show the oldest unread items addressed to you, without marking them as read."""
 
 
+class Digest(Query, frozen=True, kw_only=True):
+    """Count what is unread, by conversation and by reason, without showing it."""
+
+    since: Annotated[Position | None, Meta(description="only what came after this seq")] = None
+    limit: Annotated[int, Meta(ge=1, le=1000, description="at most so many piles, the largest first")] = 100
+
+
 class Show(Command, frozen=True, kw_only=True):
     """Record what an inbox reading showed (asked by the daemon)."""
 
@@ -95,7 +109,7 @@ class Ack(Command, frozen=True, kw_only=True):
 
 
 class Item(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Something addressed to an agent. `reasons`: dm, mention, reply, channel, notice."""
+    """Something addressed to an agent. `reasons`: dm, mention, reply, channel, directive, reminder, notice."""
 
     seq: int
     time: datetime
@@ -114,6 +128,31 @@ class Items(Answer, frozen=True, kw_only=True):
     items: list[Item]
     upto: int
     remaining: int
+    hint: str | None = None
+    """What helps when much remains."""
+
+
+class Pile(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What waits in one place: a channel, a dm with an agent, or, with neither, what the bus says of a namespace.
+    `reasons` counts events by reason; an event may have several. Reading on from `first` shows it in its place."""
+
+    namespace: str
+    channel: str | None = None
+    dm: str | None = None
+    unread: int
+    reasons: dict[str, int]
+    first: int
+    last: int
+    since: datetime
+    """When the first of it was stored."""
+
+
+class Counts(Answer, frozen=True, kw_only=True):
+    """How much is unread in all, for which reasons, and where: the largest piles first."""
+
+    unread: int
+    reasons: dict[str, int]
+    piles: list[Pile]
 
 
 class Marks(Reply, frozen=True, kw_only=True):
@@ -163,6 +202,7 @@ FAMILY = Family(
     evolve=evolve,
     operations=(
         Operation("inbox.peek", Peek, Items),
+        Operation("inbox.digest", Digest, Counts),
         Operation("inbox.show", Show, Marks, decide_show, _reply, internal=True),
         Operation("inbox.ack", Ack, Marks, decide_ack, _reply, essential=True),
     ),

@@ -4,20 +4,25 @@ Rules:
 * Mentions, dms, replies and notices are rows of `addressed`, one per event, agent and reason. What a joined channel
   brings is not stored once per member: it follows from the messages and the intervals of membership.
 * An agent's own events are not addressed to it.
+* What waits is counted and chosen over narrow columns of integers; only what a page shows is read whole. `inbox` and
+  `place` are 64-bit hashes of the names of an agent and of a conversation (see `projections.views.messages`).
+* A digest counts what waits without showing it, so nothing of it is recorded as shown.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
+
+import msgspec
 
 from bus.domain import dm, inbox, message, task
 from bus.events import Event
 from bus.subjects import TENANT
-from projections.query import Reader, answers, listed, utc
+from projections.query import Reader, answers, listed, sought, utc
 from projections.schema import FactTable, FactView
 from projections.views.events import stored_at
-from projections.views.messages import place_of
+from projections.views.messages import place_of, shown_name, touched
 from projections.views.notices import notices
 
 ADDRESSED = FactTable(
@@ -25,8 +30,10 @@ ADDRESSED = FactTable(
     (
         ("seq", "BIGINT"),
         ("time", "TIMESTAMP"),
+        ("inbox", "BIGINT"),
         ("agent", "VARCHAR"),
         ("reason", "VARCHAR"),
+        ("place", "BIGINT"),
         ("author", "VARCHAR"),
         ("namespace", "VARCHAR"),
         ("task", "VARCHAR"),
@@ -63,55 +70,104 @@ def fold(event: Event) -> Iterable[tuple[str, tuple[Any, ...]]]:
 
 def _row(event: Event, to: str, reason: str, notice: str | None = None) -> Iterable[tuple[str, tuple[Any, ...]]]:
     if to != event.agent:
-        task_id = event.entity if event.family == "task" else None
         yield (
             "addressed",
-            (event.seq, stored_at(event), to, reason, event.agent, event.namespace, task_id, notice, f"|{to}|"),
+            (
+                event.seq,
+                stored_at(event),
+                inbox_of(to),
+                to,
+                reason,
+                place_of(event.family, event.namespace, event.entity) if notice is None else None,
+                event.agent,
+                event.namespace,
+                event.entity if event.family == "task" else None,
+                notice,
+                f"|{to}|",
+            ),
         )
 
 
+def inbox_of(agent: str) -> int:
+    """64-bit hash of an agent's name."""
+    return place_of("inbox", TENANT, agent)
+
+
 VIEW = FactView(tables=(ADDRESSED,), fold=fold, version=2)
+REASONS = 6
+"""So many reasons there are beside a joined channel: dm, mention, reply, directive, reminder, notice."""
 
 
-def _unread(reader: Reader, after: int) -> tuple[str, list[Any]]:
-    """A SQL query and its parameters: (seq, reason) of what is addressed to the reader's agent after `after`."""
-    sql = f"select seq, reason from {reader.at('addressed')} where agent = ? and seq > {after}"
-    joined = reader.rows(
-        f"select namespace, channel, seq_from, seq_to from {reader.history('channel_members')} where item = ?",
-        [reader.agent],
-    )
-    if not joined:
-        return sql, [reader.agent]
-    namespaces, names, starts, ends = (list(column) for column in zip(*joined, strict=True))
-    places = [place_of("channel", *name) for name in zip(namespaces, names, strict=True)]
-    sql += f"""
-        union all
-        select m.seq, 'channel' from {reader.at("message")} m
-        join (select unnest(?) as place, unnest(?) as namespace, unnest(?) as channel, unnest(?) as seq_from,
-            unnest(?) as seq_to) j
-            on j.place = m.place and j.namespace = m.namespace and j.channel = m.conversation
-                and j.seq_from < m.seq and m.seq < j.seq_to
-        where m.family = 'channel' and m.agent <> ? and m.seq > {after}"""
-    return sql, [reader.agent, places, namespaces, names, starts, ends, reader.agent]
+# --- what waits ---------------------------------------------------------------------------------------------------
+
+
+class _Unread:
+    """What is addressed to the reader's agent after a seq, as SQL: `mine` (seq, reason, place, namespace, heard) and
+    `heard` (seq, place), which is what joined channels bring. What is in both is marked as `heard` in `mine`."""
+
+    def __init__(self, reader: Reader, after: int) -> None:
+        self.reader = reader
+        sql = f"""
+            select namespace, channel, seq_from, seq_to from {reader.history("channel_members")}
+            where item = ? and seq_to > {after}"""
+        joined = reader.rows(sql, [reader.agent])
+        self.rooms = {place_of("channel", space, name): (space, name) for space, name, _, _ in joined}
+        spans = [(place_of("channel", space, name), begins, ends) for space, name, begins, ends in joined]
+        columns = (list(column) for column in zip(*spans, strict=True)) if spans else ([], [], [])
+        parts = (
+            f"unnest({c}::bigint[]) as {name}" for c, name in zip(columns, ("place", "begins", "ends"), strict=True)
+        )
+        rooms = f"(select {', '.join(parts)}) j"
+        self.mine = f"""
+            select a.seq, reason, a.place, namespace, j.place is not null as heard
+            from {reader.at("addressed")} a
+            left join {rooms} on j.place = a.place and j.begins < a.seq and a.seq < j.ends
+            where inbox = {inbox_of(reader.agent)} and agent = ? and a.seq > {after}"""
+        self.heard = f"""
+            select m.seq, m.place from {reader.at("message")} m
+            join {rooms} on j.place = m.place and j.begins < m.seq and m.seq < j.ends
+            where m.seq > {after} and m.agent <> ?"""
+
+    @property
+    def params(self) -> list[Any]:
+        """Of either of them."""
+        return [self.reader.agent]
+
+    def page(self, limit: int) -> tuple[int, dict[int, list[str]]]:
+        """-> (how many events wait, the reasons of the oldest `limit` of them by seq)."""
+        sql = f"""
+            select count(distinct seq) filter (not heard), count(*), null from ({self.mine})
+            union all select count(*), 0, min(seq, {limit}) from ({self.heard})"""
+        (apart, rows, _), (said, _, oldest) = self.reader.rows(sql, self.params * 2)
+        reasons: dict[int, set[str]] = {seq: {"channel"} for seq in oldest or ()}
+        if rows:
+            # No event has more than REASONS rows here that differ.
+            sql = f"select distinct seq, reason from ({self.mine}) order by seq, reason limit {limit * REASONS}"
+            for seq, reason in self.reader.rows(sql, self.params):
+                reasons.setdefault(seq, set()).add(reason)
+        page = {seq: sorted(reasons[seq]) for seq in sorted(reasons)[:limit]}
+        return apart + said, page
+
+
+def _acked(reader: Reader) -> int:
+    """Up to where the reader's agent has acknowledged."""
+    known = reader.state(inbox.Inbox, TENANT, reader.agent)
+    return known.state.acked if known is not None else 0
 
 
 @answers(inbox.Peek, "items")
 def peek(reader: Reader, request: inbox.Peek) -> inbox.Items:
-    kid = reader.kid("inbox", TENANT, reader.agent)
-    marks = reader.rows(f"select acked from {reader.at('inbox')} where kid = {kid}") if kid is not None else []
-    after = max(marks[0][0] if marks else 0, request.since or 0)
-    unread, params = _unread(reader, after)
-    sql = f"""
-        select seq, list(distinct reason order by reason), count(*) over () from ({unread})
-        group by seq order by seq limit {request.limit}"""
-    page = reader.rows(sql, params)
-    items = _items(reader, {seq: reasons for seq, reasons, _ in page})
+    after = max(_acked(reader), request.since or 0)
+    count, page = _Unread(reader, after).page(request.limit)
+    items = _items(reader, page)
+    remaining = count - len(items)
     return inbox.Items(
         seq=reader.seq,
         time=reader.time_of(reader.seq),
         items=items,
         upto=items[-1].seq if items else after,
-        remaining=page[0][2] - len(page) if page else 0,
+        remaining=remaining,
+        hint=inbox.MANY_HINT if remaining >= inbox.MANY else None,
     )
 
 
@@ -119,31 +175,119 @@ def _items(reader: Reader, reasons: Mapping[int, list[str]]) -> list[inbox.Item]
     """What these events say to the agent, in their order."""
     if not reasons:
         return []
-    first = min(reasons)
-    within = f"seq between {first} and {max(reasons)} and seq in {listed(reasons)}"
     sql = f"""
-        select seq, coalesce(m.time, a.time), coalesce(m.agent, a.author), coalesce(m.namespace, a.namespace),
-            coalesce(t.edit, m.text, a.notice, ''), m.family, m.conversation, m.reply_to, a.task
-        from (select * from {reader.at("message")} where {within}) m
-        full join (select seq, any_value(time) as time, any_value(author) as author, any_value(namespace) as namespace,
-            any_value(notice) as notice, any_value(task) as task
-            from {reader.at("addressed")} where agent = ? and {within} group by seq) a using (seq)
-        left join (select message, arg_max(edit, seq) as edit from {reader.at("message_touch")}
-            where edit is not null and seq > {first} and message in {listed(reasons)} group by 1) t on t.message = seq
-        order by seq"""
-    return [
+        select seq, time, agent, namespace, text, place, family, conversation, reply_to
+        from {reader.at("message")} where seq in {sought(reasons)}"""
+    said = {row[0]: row for row in reader.rows(sql)}
+    edits = {
+        seq: text
+        for seq, _, text in touched(reader, {seq: row[5] for seq, row in said.items()}, "message, seq, edit")
+        if text is not None
+    }
+    found = [
         inbox.Item(
             seq=seq,
             time=utc(time),
             reasons=reasons[seq],
             agent=agent,
             namespace=namespace,
-            text=text,
+            text=edits.get(seq, text),
             channel=conversation if family == "channel" else None,
-            task=task_id,
             reply_to=reply_to,
         )
-        for seq, time, agent, namespace, text, family, conversation, reply_to, task_id in reader.rows(
-            sql, [reader.agent]
-        )
+        for seq, time, agent, namespace, text, _, family, conversation, reply_to in said.values()
     ]
+    found += _notices(reader, reasons, [seq for seq in reasons if seq not in said])
+    return sorted(found, key=lambda item: item.seq)
+
+
+def _notices(reader: Reader, reasons: Mapping[int, list[str]], seqs: Sequence[int]) -> list[inbox.Item]:
+    """The same for events that are no messages."""
+    if not seqs:
+        return []
+    sql = f"""
+        select seq, time, author, namespace, task, notice from {reader.at("addressed")}
+        where inbox = {inbox_of(reader.agent)} and agent = ? and seq in {sought(seqs)}"""
+    rows = {row[0]: row for row in reader.rows(sql, [reader.agent])}
+    return [
+        inbox.Item(
+            seq=seq, time=utc(time), reasons=reasons[seq], agent=author, namespace=namespace, text=text or "", task=task
+        )
+        for seq, time, author, namespace, task, text in rows.values()
+    ]
+
+
+# --- how much waits -----------------------------------------------------------------------------------------------
+
+
+@answers(inbox.Digest)
+def digest(reader: Reader, request: inbox.Digest) -> inbox.Counts:
+    after = max(_acked(reader), request.since or 0)
+    unread = _Unread(reader, after)
+    piles: dict[tuple[str, int | None], _Pile] = {}
+    sql = f"select place, count(*), min(seq), max(seq) from ({unread.heard}) group by 1"
+    for place, count, first, last in reader.rows(sql, unread.params):
+        piles[("", place)] = _Pile(count, first, last, {"channel": count})
+    # What has no place is no message; it is told apart by its namespace.
+    sql = f"""
+        select if(place is null, namespace, ''), place, reason, count(distinct seq),
+            count(distinct seq) filter (not heard), min(seq), max(seq)
+        from ({unread.mine}) group by grouping sets ((1, 2, 3), (1, 2))"""
+    for namespace, place, reason, count, apart, first, last in reader.rows(sql, unread.params):
+        pile = piles.setdefault((namespace, place), _Pile(0, first, last, {}))
+        pile.first, pile.last = min(pile.first, first), max(pile.last, last)
+        if reason is None:
+            pile.count += apart
+        else:
+            pile.reasons[reason] = count
+    reasons: dict[str, int] = {}
+    for pile in piles.values():
+        for reason, count in pile.reasons.items():
+            reasons[reason] = reasons.get(reason, 0) + count
+    largest = sorted(piles.items(), key=lambda pile: (-pile[1].count, pile[1].first))[: request.limit]
+    return inbox.Counts(
+        seq=reader.seq,
+        time=reader.time_of(reader.seq),
+        unread=sum(pile.count for pile in piles.values()),
+        reasons=dict(sorted(reasons.items())),
+        piles=_named(reader, largest),
+    )
+
+
+class _Pile(msgspec.Struct):
+    """What waits in one place: how many events, the first and the last of them, and how many for which reason."""
+
+    count: int
+    first: int
+    last: int
+    reasons: dict[str, int]
+
+
+def _named(reader: Reader, piles: Sequence[tuple[tuple[str, int | None], _Pile]]) -> list[inbox.Pile]:
+    """The piles with the names of their places, which the first message of each says."""
+    if not piles:
+        return []
+    firsts = listed(pile.first for (_, place), pile in piles if place is not None)
+    sql = f"select seq, namespace, family, conversation from {reader.at('message')} where seq in {firsts}"
+    names = {seq: name for seq, *name in reader.rows(sql)}
+    times = dict(
+        reader.rows(
+            f"select seq, time from {reader.at('event')} where seq in {sought(pile.first for _, pile in piles)}"
+        )
+    )
+    found = []
+    for (namespace, _), pile in piles:
+        space, family, conversation = names.get(pile.first, (namespace, "", ""))
+        found.append(
+            inbox.Pile(
+                namespace=space,
+                channel=conversation if family == "channel" else None,
+                dm=shown_name(conversation, reader.agent) if family == "dm" else None,
+                unread=pile.count,
+                reasons=dict(sorted(pile.reasons.items())),
+                first=pile.first,
+                last=pile.last,
+                since=utc(times[pile.first]),
+            )
+        )
+    return found

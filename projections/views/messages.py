@@ -237,7 +237,7 @@ def _page(
                 seq=seq,
                 time=utc(time),
                 agent=agent,
-                channel=_shown(conversation, reader.agent),
+                channel=shown_name(conversation, reader.agent),
                 text=edit[1] if edit else text,
                 reply_to=reply_to,
                 mentions=strings(mentions),
@@ -252,7 +252,7 @@ def _page(
     return message.Messages(seq=reader.seq, time=reader.time_of(reader.seq), messages=found, next=last)
 
 
-def _shown(conversation: str, agent: str) -> str:
+def shown_name(conversation: str, agent: str) -> str:
     """A channel's name as it is; a dm by the other agent's name."""
     if "+" not in conversation:
         return conversation
@@ -373,7 +373,7 @@ def list_dms(reader: Reader, request: dm.List) -> dm.Dms:
         seq=reader.seq,
         time=reader.time_of(reader.seq),
         dms=[
-            dm.DmRow(agent=_shown(pair, reader.agent), seq=first, messages=count, last=last)
+            dm.DmRow(agent=shown_name(pair, reader.agent), seq=first, messages=count, last=last)
             for pair, first, count, last in rows
         ],
         next=rows[-1][1] if len(rows) == request.limit else None,
