@@ -65,7 +65,7 @@ class Executor:
         self._ids = ids
         self._codec = codec
         self.pipeline: Pipeline[Call] = Pipeline(
-            log, view, may_lead, decide=self._decide, stored=self._stored, failed=self._failed
+            log, view, may_lead, clock, decide=self._decide, stored=self._stored, failed=self._failed
         )
         self._pending: dict[tuple[str, str], Call] = {}
         self._memory = Memory()

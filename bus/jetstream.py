@@ -3,6 +3,8 @@
 Rules:
 * Every append carries the expectation on each event's own bucket. One event is one message; several are one atomic
   batch (ADR-50), of which the first event of each bucket carries it.
+* Appends that are sent together are a chain: each names the message it has to follow, so none is stored unless all
+  before it are, and nobody else's event comes between.
 * What is in doubt is never decided anew: the same events (ids, expectations) are sent again until the server says
   stored or refused, and a refusal after doubt is settled by looking for our own event in its bucket. An attempt that a
   frozen server still has before it is harmless then: its expectation is stale (or, when the log was full, as good as
@@ -35,6 +37,7 @@ ACK_S = 5.0
 RETRY_S = 0.1
 
 EXPECTED = "Nats-Expected-Last-Subject-Sequence"
+FOLLOWS = "Nats-Expected-Last-Msg-Id"
 LEADER = "leader"
 LEADER_STREAM = f"KV_{LEADER}"
 
@@ -55,6 +58,7 @@ DAEMON_PUBLISH: tuple[str, ...] = (
 """What reading and writing the log and holding the leader's lease publish to."""
 
 WRONG_SEQ = 10071
+_WRONG_ID = 10070
 _DUPLICATE = 10201
 _TOO_LARGE = 10054
 _STORE_FAILED = 10077
@@ -132,10 +136,39 @@ class JetStreamLog:
         self._ids = RandomIds()
 
     async def append(self, drafts: Sequence[Draft], expected: Mapping[str, int]) -> list[int]:
-        if not drafts:
-            return []
+        return await self._append(drafts, expected, in_doubt=False) if drafts else []
+
+    async def append_each(self, drafts: Sequence[Draft], expected: Mapping[str, int]) -> AsyncGenerator[int, None]:
+        known = dict(expected)
         messages = self._encode(drafts, expected)
-        in_doubt = False
+        for (_, _, headers), before in zip(messages[1:], drafts, strict=False):
+            headers[FOLLOWS] = before.id
+        done = 0
+        try:
+            async with aclosing(self._connection.request_many(messages, ACK_S)) as replies:
+                async for reply in replies:
+                    ack = _ack(reply)
+                    if ack.error is not None or ack.duplicate:
+                        await self._settle(ack, drafts[done : done + 1], known, in_doubt=False)
+                    known[drafts[done].subject] = ack.seq
+                    done += 1
+                    yield ack.seq
+                    if done == len(drafts):
+                        return
+        except Unavailable as error:
+            if error.code == "refused":
+                raise
+            in_doubt = error.details.get("sent") is True
+            _log.info("append the rest again", error=error.code, first=drafts[done].id, events=len(drafts) - done)
+        # Whatever became of each, the same event is sent again; the one before it is known to be stored then.
+        for draft in drafts[done:]:
+            (seq,) = await self._append([draft], known, in_doubt)
+            known[draft.subject] = seq
+            in_doubt = True
+            yield seq
+
+    async def _append(self, drafts: Sequence[Draft], expected: Mapping[str, int], in_doubt: bool) -> list[int]:
+        messages = self._encode(drafts, expected)
         give_up = anyio.current_time() + self._patience_s
         while True:
             try:
@@ -214,12 +247,7 @@ class JetStreamLog:
                 "Nats-Batch-Sequence": str(len(messages)),
                 "Nats-Batch-Commit": "1",
             }
-        message = await self._connection.request(subject, body, headers, timeout_s=ACK_S)
-        ack = decode_ack(message.data)
-        error = ack.error
-        if error is not None and (error.err_code == _INCOMPLETE or (error.code == 503 and not _is_full(error))):
-            raise Unavailable("the log is not ready", code="not_ready", found=error.description, sent=False)
-        return ack
+        return _ack(await self._connection.request(subject, body, headers, timeout_s=ACK_S))
 
     async def _settle(
         self, ack: Ack, drafts: Sequence[Draft], expected: Mapping[str, int], in_doubt: bool
@@ -231,6 +259,8 @@ class JetStreamLog:
             found = int(digits[1])
         if in_doubt and (seq := await self._find(drafts[0], expected[drafts[0].subject], found)) is not None:
             return list(range(seq, seq + len(drafts)))
+        if error.err_code == _WRONG_ID:
+            raise WrongExpectedSeq(drafts[0].subject, expected[drafts[0].subject], None)
         if error.err_code == WRONG_SEQ:
             subject = await self._moved(expected, [draft.subject for draft in drafts], found)
             raise WrongExpectedSeq(subject, expected[subject], found)
@@ -280,6 +310,15 @@ class JetStreamLog:
     async def _direct(self, request: dict[str, int | str]) -> Record | None:
         body = msgspec.json.encode(request)
         return direct_record(await self._connection.request(f"$JS.API.DIRECT.GET.{STREAM}", body))
+
+
+def _ack(message: Message) -> Ack:
+    """Raises Unavailable for an answer which means that nothing was stored but that the same may succeed soon."""
+    ack = decode_ack(message.data)
+    error = ack.error
+    if error is not None and (error.err_code == _INCOMPLETE or (error.code == 503 and not _is_full(error))):
+        raise Unavailable("the log is not ready", code="not_ready", found=error.description, sent=False)
+    return ack
 
 
 def _is_full(error: ApiError) -> bool:

@@ -7,13 +7,14 @@ Rules of `append`:
 * All drafts of one call are stored next to each other, or none is.
 * `expected[subject]` is the seq of the last event on that subject the writer has seen (0: none). Every subject that is
   written carries an expectation; nothing else is compared.
+* `append_each` is as many appends, sent together: where an atomic batch costs more than they do, it is faster.
 * It returns only once the events are durable. When the outcome is in doubt (time-out, lost connection) the *same*
   events are sent again until the log says stored or refused: a caller never has to decide anew because of doubt.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from typing import Protocol
 
 import anyio
@@ -70,6 +71,12 @@ class Log(Protocol):
         refused for another reason); in each case nothing was stored."""
         ...
 
+    def append_each(self, drafts: Sequence[Draft], expected: Mapping[str, int]) -> AsyncGenerator[int, None]:
+        """Store `drafts` one by one, none unless all before it are, and yield every seq as soon as it is durable.
+        Raises what `append` does for the first that is refused (another writer's event between two of them may be a
+        conflict too): from that one on, nothing was stored."""
+        ...
+
     def tail(self, after: int) -> AsyncIterator[Chunk]:
         """Every record with seq > `after`, in order, without gap or repeat, for ever, across restarts of the server."""
         ...
@@ -115,6 +122,15 @@ class MemoryLog:
         for draft, (headers, body) in zip(drafts, encoded, strict=True):
             seqs.append(self.put(draft.subject, headers, body))
         return seqs
+
+    async def append_each(self, drafts: Sequence[Draft], expected: Mapping[str, int]) -> AsyncGenerator[int, None]:
+        known, last = dict(expected), None
+        for draft in drafts:
+            if last is not None and last != len(self.records):
+                raise WrongExpectedSeq(draft.subject, known[draft.subject], None)
+            (last,) = await self.append([draft], known)
+            known[draft.subject] = last
+            yield last
 
     def put(self, subject: str, headers: dict[str, str], body: bytes) -> int:
         """Store one raw record without any check, as an administrator could."""

@@ -3,8 +3,8 @@
     enqueue -> queue -> [batch] -> log.append -> stored        conflict: discard, catch up, decide again in order
 
 Rules:
-* One batch is under way at a time; what arrives meanwhile is the next. Few waiting units go one by one, because an
-  atomic batch has a fixed cost of several single appends.
+* One append is under way at a time; what arrives meanwhile is the next. Few waiting events go one behind the other,
+  many as one atomic batch, which has a fixed cost: where the one begins to be faster is learned (`Costs`).
 * Every append carries, per bucket, the seq it was decided on, not the one that is known by then. When the log refuses
   it, nothing that is unstored survives: it is all decided again, in order of arrival, after the tail has caught up.
 * A unit without events is a barrier: when everything before it is stored, its call is decided again. What is queued
@@ -16,11 +16,13 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import aclosing
 from typing import Any, Generic, NamedTuple, TypeVar
 
 import anyio
 import structlog
 
+from bus.clock import Clock
 from bus.errors import BusError, Unavailable
 from bus.events import Draft
 from bus.log import Log, WrongExpectedSeq
@@ -32,8 +34,8 @@ BATCH_EVENTS = 512
 """Most events of one atomic batch (the server allows 1,000)."""
 BATCH_BYTES = 8 << 20
 """Bodies of more bytes than this together are not put into one batch (one event alone may have up to 1 MB)."""
-SINGLES_BELOW = 4
-"""Fewer waiting units than this go one by one."""
+LEARN, FORGET = 0.2, 0.02
+"""How much of what a measurement says is believed, and how much of what is not measured is forgotten each time."""
 CATCH_UP_S = 10.0
 
 C = TypeVar("C")
@@ -48,6 +50,38 @@ class Unit(NamedTuple, Generic[C]):
     number: int = 0
 
 
+class Costs:
+    """What appending takes on this machine, in seconds: `single_s` for each of several events that are sent one behind
+    the other; for an atomic batch `batch_s`, and `EVENT_S` for each of its events.
+
+    Both move with every measurement of theirs (exponentially weighted). The way that is not taken goes back towards its
+    start meanwhile, so that one slow moment cannot rule it out for good.
+    """
+
+    SINGLE_S = 0.0005
+    BATCH_S = 0.005
+    EVENT_S = 0.00004
+
+    def __init__(self) -> None:
+        self.single_s = self.SINGLE_S
+        self.batch_s = self.BATCH_S
+
+    def prefer_singles(self, events: int) -> bool:
+        return events * self.single_s < self.batch_s + events * self.EVENT_S
+
+    def learn(self, events: int, took_s: float, *, singles: bool) -> None:
+        """Several events took so long. (One alone is sent the same way whatever it costs.)"""
+        if events < 2 or took_s <= 0:
+            return
+        if singles:
+            self.single_s += LEARN * (min(took_s / events, 2 * self.single_s) - self.single_s)
+            self.batch_s += FORGET * (self.BATCH_S - self.batch_s)
+        else:
+            fixed_s = max(took_s - events * self.EVENT_S, self.BATCH_S / 10)
+            self.batch_s += LEARN * (min(fixed_s, 2 * self.batch_s) - self.batch_s)
+            self.single_s += FORGET * (self.SINGLE_S - self.single_s)
+
+
 class Pipeline(Generic[C]):
     """The queue between deciding and the log.
 
@@ -60,6 +94,7 @@ class Pipeline(Generic[C]):
         log: Log,
         view: Speculation,
         may_lead: Callable[[], bool],
+        clock: Clock,
         *,
         decide: Callable[[C], None],
         stored: Callable[[Unit[C], Sequence[int]], None],
@@ -73,6 +108,8 @@ class Pipeline(Generic[C]):
         self._log = log
         self._view = view
         self._may_lead = may_lead
+        self._clock = clock
+        self._costs = Costs()
         self._decide = decide
         self._on_stored = stored
         self._on_failed = failed
@@ -154,27 +191,30 @@ class Pipeline(Generic[C]):
         return units
 
     async def _append(self, units: list[Unit[C]]) -> None:
-        groups = [units] if len(units) >= SINGLES_BELOW else [[unit] for unit in units]
-        for done, group in enumerate(groups):
-            unstored = [unit for rest in groups[done:] for unit in rest]
-            if done and not self._may_lead():
-                self._queue.extendleft(reversed(unstored))
-                self._refuse_all()
-                return
-            drafts = [draft for unit in group for draft in unit.drafts]
-            subjects = [draft.subject for draft in drafts]
-            expected = {subject: self._view.base(subject) for subject in subjects}
-            try:
-                seqs = await self._log.append(drafts, expected)
-            except WrongExpectedSeq as conflict:
-                await self._catch_up(conflict)
-                self._decide_again(unstored)
-                return
-            except Exception as error:  # whatever the log says of these events, the pipeline goes on
-                self._refused(unstored, len(group), error)
-                return
-            self._under_way -= len(group)
-            self._stored(group, drafts, seqs)
+        """Store the units. What is refused, and what was to follow it, is told so or decided again."""
+        drafts = [draft for unit in units for draft in unit.drafts]
+        expected = {subject: self._view.base(subject) for subject in dict.fromkeys(draft.subject for draft in drafts)}
+        singles = len(drafts) == len(units) and (len(units) == 1 or self._costs.prefer_singles(len(units)))
+        done = 0
+        start_ns = self._clock.monotonic_ns()
+        try:
+            if singles:
+                async with aclosing(self._log.append_each(drafts, expected)) as seqs:
+                    async for seq in seqs:
+                        self._under_way -= 1
+                        self._stored(units[done : done + 1], drafts[done : done + 1], [seq])
+                        done += 1
+            else:
+                stored = await self._log.append(drafts, expected)
+                self._under_way = 0
+                self._stored(units, drafts, stored)
+        except WrongExpectedSeq as conflict:
+            await self._catch_up(conflict)
+            self._decide_again(units[done:])
+        except Exception as error:  # whatever the log says of these events, the pipeline goes on
+            self._refused(units[done:], 1 if singles else len(units), error)
+        else:
+            self._costs.learn(len(drafts), (self._clock.monotonic_ns() - start_ns) / 1e9, singles=singles)
 
     def _stored(self, units: Sequence[Unit[C]], drafts: Sequence[Draft], seqs: Sequence[int]) -> None:
         self.batches += 1

@@ -15,9 +15,8 @@ from __future__ import annotations
 import asyncio
 import re
 import ssl
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
-from functools import partial
 from typing import Any
 
 import anyio
@@ -39,9 +38,7 @@ READ_BYTES = 1 << 18
 BACKLOG_BYTES = 4 << 20
 """`publish` waits while more than this is sent but not yet taken by the kernel."""
 REQUEST_S = 5.0
-_DENIED = re.compile(
-    r"Permissions Violation for (Publish|Subscription)(?: with Reply of| to) \"([^\"]*)\"", re.IGNORECASE
-)
+_DENIED = re.compile(r"Permissions Violation for (Publish|Subscription)(?: with Reply of| to) \"([^\"]*)\"", re.I)
 _log = structlog.get_logger(__name__)
 
 
@@ -57,6 +54,7 @@ class Counters(msgspec.Struct):
 
 
 Callback = Callable[[Message], None]
+Outgoing = tuple[str, bytes, Mapping[str, str] | None]  # subject, data, headers
 
 
 class Subscription:
@@ -264,12 +262,14 @@ class Connection:
         self.send(subject, data, headers, self._replies.inbox + waiting.token)
         return answered(await self._replies.first(waiting, timeout_s), subject)
 
-    def request_many(
-        self, subject: str, data: bytes, headers: Mapping[str, str] | None = None, timeout_s: float = REQUEST_S
-    ) -> AsyncGenerator[Message, None]:
-        """Every reply to one request, until the caller stops; `timeout_s` bounds the wait for each."""
-        waiting = self._replies.new(subject)
-        send = partial(self.send, subject, data, headers, self._replies.inbox + waiting.token)
+    def request_many(self, messages: Sequence[Outgoing], timeout_s: float = REQUEST_S) -> AsyncGenerator[Message, None]:
+        """Every reply to messages that are sent together, until the caller stops; `timeout_s` bounds each wait."""
+        waiting = self._replies.new(messages[0][0])
+
+        def send() -> None:
+            for message in messages:
+                self.send(*message, self._replies.inbox + waiting.token)
+
         return self._replies.each(waiting, timeout_s, send)
 
     async def subscribe(

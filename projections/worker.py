@@ -44,9 +44,10 @@ SLICE_EVENTS = 200
 """After so many events everything else on the loop gets its turn."""
 GATHER_S = 0.25
 """A batch that is to become large waits at most so long."""
-REST_S = 0.001
-"""After a commit the writer rests so long for every event that waits already: under load, commits back to back would
-take a whole core from the decisions, and a large batch costs hardly more than a small one. One event never waits."""
+REST_RATIO = 4
+"""While events come faster than they are written, the writer rests so many times as long as its commit took: commits
+back to back would take a core and the disk from the decisions, and a large batch costs hardly more than a small one.
+An event that comes alone never waits, and whoever waits for an event to be in the tables ends the rest."""
 REST_MAX_S = 0.05
 RETRY_S = 0.1
 RETRY_MAX_S = 5.0
@@ -76,6 +77,8 @@ class Worker:
         self._news = anyio.Event()
         self._room = anyio.Event()
         self._gate = anyio.Lock()
+        self._awaited = 0
+        self._hurry = anyio.Event()
         self._written: list[Written] = []
 
     # --- what others see ---------------------------------------------------------------------------------------
@@ -110,10 +113,15 @@ class Worker:
 
     async def reached(self, seq: int, timeout_s: float | None = None) -> bool:
         """Wait until the tables contain event `seq`. -> whether they do (False: the time was up)."""
-        with anyio.move_on_after(timeout_s):
-            await self.store.reached(seq)
-            return True
-        return False
+        self._awaited += 1
+        self._hurry.set()
+        try:
+            with anyio.move_on_after(timeout_s):
+                await self.store.reached(seq)
+                return True
+            return False
+        finally:
+            self._awaited -= 1
 
     async def read(self, seq: int, agent: str, now: datetime, fn: Callable[[Reader], T]) -> T:
         """See Store.read."""
@@ -186,12 +194,22 @@ class Worker:
             async with self._gate:
                 batch = self._gathered.cut()
                 self._room.set()
+                start_ns = self._clock.monotonic_ns()
                 await self._store(batch)
+                took_s = (self._clock.monotonic_ns() - start_ns) / 1e9
             self.failed.update(self._gathered.failed)
             self._gathered.failed.clear()
             for written in self._written:
                 written(batch.events)
-            await anyio.sleep(min(REST_MAX_S, REST_S * max(0, len(self._gathered.events) - 1)))
+            await self._rest(took_s)
+
+    async def _rest(self, took_s: float) -> None:
+        """Let events gather after a commit that took so long, unless there is nothing to gain or somebody waits."""
+        await anyio.lowlevel.checkpoint()  # Whoever waited for what is written now does not wait any more.
+        if len(self._gathered.events) > 1 and not self._awaited:
+            self._hurry = anyio.Event()
+            with anyio.move_on_after(min(REST_MAX_S, REST_RATIO * took_s)):
+                await self._hurry.wait()
 
     async def _gather(self) -> None:
         """Return when there is something to write, and enough of it if more is on its way."""

@@ -97,6 +97,34 @@ async def test_a_batch_is_stored_as_a_whole_or_not_at_all(make_log: Any, notes: 
     assert await notes.append(log, *[notes.draft(bucket) for bucket in (3, 1, 2, 3)]) == [3, 4, 5, 6]
 
 
+async def each(log: Any, drafts: list[Any], expected: dict[str, int]) -> list[int]:
+    """The seqs of appends that are sent together."""
+    async with aclosing(log.append_each(drafts, expected)) as seqs:
+        return [seq async for seq in seqs]
+
+
+async def test_appends_that_are_sent_together_are_stored_in_their_order(make_log: Any, notes: Any) -> None:
+    """In one bucket too, where only the first can know what it follows."""
+    log = await make_log()
+    await notes.append(log, notes.draft(1))
+    drafts = [notes.draft(bucket, str(n)) for n, bucket in enumerate((1, 1, 2, 1, 2))]
+    assert await each(log, drafts, {notes.subject(1): 1, notes.subject(2): 0}) == [2, 3, 4, 5, 6]
+    assert await each(log, [notes.draft(2)], {notes.subject(2): 6}) == [7]
+    assert [notes.codec.decode(record).id for record in (await collect(log, 1, 5))[:5]] == [one.id for one in drafts]
+
+
+async def test_of_appends_that_are_sent_together_none_behind_a_refused_one_is_stored(make_log: Any, notes: Any) -> None:
+    log = await make_log()
+    await notes.append(log, notes.draft(1))
+    drafts = [notes.draft(bucket) for bucket in (2, 1, 3, 2)]
+    async with aclosing(log.append_each(drafts, {notes.subject(n): 0 for n in (1, 2, 3)})) as seqs:
+        assert await anext(seqs) == 2
+        with pytest.raises(WrongExpectedSeq) as caught:
+            await anext(seqs)
+    assert (caught.value.subject, caught.value.found_seq) == (notes.subject(1), 1)
+    assert await notes.append(log, notes.draft(4)) == [3]
+
+
 async def test_only_the_buckets_that_are_written_are_compared(make_log: Any, notes: Any) -> None:
     log = await make_log()
     await notes.append(log, notes.draft(1))

@@ -77,7 +77,7 @@ async def test_several_replies_come_until_the_caller_stops(nats_server: Any, con
             connection.send(message.reply, b"%d" % number)
 
     await connection.subscribe("many", serve)
-    async with aclosing(connection.request_many("many", b"")) as replies:
+    async with aclosing(connection.request_many([("many", b"", None)])) as replies:
         got = []
         async for reply in replies:
             got.append(reply.data)
@@ -85,12 +85,12 @@ async def test_several_replies_come_until_the_caller_stops(nats_server: Any, con
                 break
     assert got == [b"0", b"1", b"2", b"3"]
     got.clear()
-    replies = connection.request_many("many", b"", timeout_s=0.1)
+    replies = connection.request_many([("many", b"", None)], timeout_s=0.1)
     with pytest.raises(Unavailable) as caught:
         got += [reply.data async for reply in replies]
     assert caught.value.code == "timeout"
     with pytest.raises(Unavailable) as caught:
-        _ = [reply async for reply in connection.request_many("nobody", b"")]
+        _ = [reply async for reply in connection.request_many([("nobody", b"", None)])]
     assert caught.value.code == "no_responders"
 
 

@@ -13,7 +13,7 @@ Rules:
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from random import Random
 from typing import Any
 
@@ -95,12 +95,27 @@ class HostLog:
         self.frozen: asyncio.Event | None = None
 
     async def append(self, drafts: Sequence[Draft], expected: Mapping[str, int]) -> list[int]:
+        return await self._append(drafts, expected, None)
+
+    async def append_each(self, drafts: Sequence[Draft], expected: Mapping[str, int]) -> AsyncGenerator[int, None]:
+        known, last = dict(expected), None
+        for draft in drafts:
+            (last,) = await self._append([draft], known, last)
+            known[draft.subject] = last
+            yield last
+
+    async def _append(self, drafts: Sequence[Draft], expected: Mapping[str, int], follows: int | None) -> list[int]:
         sim = self._sim
         sim.point("before the append")
         await self._freeze(sim.faults * 2)
         if sim.random.random() < sim.faults / 2:
             raise sim.random.choice((LogFull("full"), Unavailable("refused")))
+        # A real log looks at what an event follows only as long as nothing was in doubt.
+        if follows not in (None, len(sim.log.records)) and sim.random.random() < 0.7:
+            raise WrongExpectedSeq(drafts[0].subject, expected[drafts[0].subject], None)
         for subject, seq in expected.items():
+            if subject not in (draft.subject for draft in drafts):
+                continue
             last = sim.last.get(subject, 0)
             if last != seq:
                 # A real log cannot always say what it found.

@@ -9,9 +9,9 @@ from bus import pipeline
 from bus.domain import task_requests as ask
 from bus.domain.channel import ChannelPosted, Join, Open, Post
 from bus.errors import Unavailable
-from bus.log import WrongExpectedSeq
+from bus.log import LogFull, WrongExpectedSeq
 from bus.operation import CODEC
-from bus.pipeline import BATCH_EVENTS
+from bus.pipeline import BATCH_EVENTS, Costs
 from tests.unit.leader import Leader, founded, rival
 
 
@@ -23,6 +23,12 @@ async def leader() -> Leader:
     await leader.do("atlas", ask.Open(title="x", task="T"))
     leader.log.appends.clear()
     return leader
+
+
+@pytest.fixture
+def batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two events are a batch already."""
+    monkeypatch.setattr(Costs, "prefer_singles", lambda self, events: False)
 
 
 def texts(leader: Leader) -> list[str]:
@@ -42,6 +48,7 @@ async def step_and_fold(leader: Leader) -> None:
 # --- batches ------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("batches")
 async def test_a_batch_has_a_limit_of_events(leader: Leader) -> None:
     for n in range(BATCH_EVENTS + 5):
         leader.ask("atlas", Post(channel="dev", text=str(n)))
@@ -50,6 +57,7 @@ async def test_a_batch_has_a_limit_of_events(leader: Leader) -> None:
     assert texts(leader) == [str(n) for n in range(BATCH_EVENTS + 5)]
 
 
+@pytest.mark.usefixtures("batches")
 async def test_a_batch_has_a_limit_of_bytes(leader: Leader, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pipeline, "BATCH_BYTES", 10_000)
     for n in range(9):
@@ -65,13 +73,14 @@ async def test_one_event_may_be_larger_than_a_batch(leader: Leader, monkeypatch:
     assert [one.waits for one in asked] == [False, False]
 
 
+@pytest.mark.usefixtures("batches")
 async def test_a_unit_is_never_split(leader: Leader) -> None:
     for n in range(BATCH_EVENTS // 2 + 1):
         leader.ask("atlas", ask.Open(title="x", task=f"S{n}", needs=("T",)))
         if n == 0:
             leader.ask("atlas", Post(channel="dev", text="x"))
     await leader.drain()
-    assert leader.log.appends == [BATCH_EVENTS - 1, 2, 2]
+    assert leader.log.appends == [BATCH_EVENTS - 1, 4]
 
 
 async def test_what_arrives_during_an_append_is_the_next_batch(leader: Leader) -> None:
@@ -91,6 +100,7 @@ async def test_what_arrives_during_an_append_is_the_next_batch(leader: Leader) -
 # --- barriers -----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("batches")
 async def test_a_barrier_does_not_split_a_batch(leader: Leader) -> None:
     leader.ask("nova", ask.Claim(task="T"))
     lost = [leader.ask(agent, ask.Claim(task="T")) for agent in ("atlas", "iris")]
@@ -102,6 +112,7 @@ async def test_a_barrier_does_not_split_a_batch(leader: Leader) -> None:
     assert [one.error.code for one in lost] == ["claimed", "claimed"]
 
 
+@pytest.mark.usefixtures("batches")
 async def test_barriers_keep_their_place_when_all_is_decided_again(leader: Leader) -> None:
     """nova claims, iris is refused for it, atlas cancels; nova's claim fails: then iris is next, not atlas."""
     claimed = leader.ask("nova", ask.Claim(task="T"))
@@ -133,6 +144,7 @@ async def test_a_conflict_makes_everything_be_decided_again_in_order(leader: Lea
     assert texts(leader) == [str(n) for n in range(6)]
 
 
+@pytest.mark.usefixtures("batches")
 async def test_nothing_of_a_refused_batch_is_stored(leader: Leader) -> None:
     other = rival(leader)
     for n in range(4):
@@ -237,15 +249,86 @@ async def test_without_leadership_nothing_is_sent_and_everybody_is_told(leader: 
     assert (await leader.do("iris", ask.Claim(task="T"))).fence
 
 
-async def test_leadership_lost_between_two_appends_stops_the_second(leader: Leader) -> None:
+async def test_leadership_lost_during_an_append_stops_the_next(leader: Leader) -> None:
+    first = leader.ask("atlas", Post(channel="dev", text="a"))
+    leader.log.hold()
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(leader.step)
+        await anyio.lowlevel.checkpoint()
+        second = leader.ask("atlas", Post(channel="dev", text="b"))
+        leader.leads = False
+        leader.log.go_on()
+    await leader.step()
+    assert first.reply
+    assert second.error.code == "not_leading"
+    assert texts(leader) == ["a"]
+    assert leader.executor.waiting == 0
+
+
+# --- one by one, or as a batch ------------------------------------------------------------------------------------
+
+
+async def test_what_goes_one_by_one_is_answered_one_by_one(leader: Leader) -> None:
+    asked = [leader.ask("atlas", Post(channel="dev", text=text)) for text in "abc"]
+    leader.log.errors = [None, LogFull("full")]
+    await leader.step()
+    assert asked[0].reply
+    assert isinstance(asked[1].error, LogFull)
+    assert asked[2].waits
+    await leader.drain()
+    assert texts(leader) == ["a", "c"]
+
+
+async def test_a_conflict_in_the_middle_leaves_what_was_stored_before_it(leader: Leader) -> None:
+    """The rival's post comes between ours: what is behind it is decided again, what is before it is not repeated."""
+    other = rival(leader)
     first, second = (leader.ask("atlas", Post(channel="dev", text=text)) for text in "ab")
     leader.log.hold()
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(leader.step)
         await anyio.lowlevel.checkpoint()
-        leader.leads = False
+        leader.log.errors = [None, WrongExpectedSeq("log.default.channel.0", 0, None)]
         leader.log.go_on()
+        for _ in range(3):
+            await anyio.lowlevel.checkpoint()
+            leader.fold()
     assert first.reply
-    assert second.error.code == "not_leading"
-    assert texts(leader) == ["a"]
-    assert leader.executor.waiting == 0
+    assert second.waits
+    await other.do("nova", Post(channel="dev", text="theirs"))
+    await leader.drain()
+    assert sorted(texts(leader)) == ["a", "b", "theirs"]
+    assert texts(leader)[0] == "a"
+
+
+def test_few_go_one_by_one_and_many_as_a_batch_before_anything_is_known() -> None:
+    costs = Costs()
+    assert costs.prefer_singles(5)
+    assert not costs.prefer_singles(30)
+
+
+def test_the_choice_follows_what_is_measured() -> None:
+    costs = Costs()
+    for _ in range(30):
+        costs.learn(8, 8 * 0.02, singles=True)  # a disk that takes 20 ms for each
+    assert not costs.prefer_singles(3)
+    costs = Costs()
+    for _ in range(30):
+        costs.learn(40, 0.08, singles=False)
+    assert costs.prefer_singles(40)
+
+
+def test_one_slow_moment_does_not_decide_for_good() -> None:
+    costs = Costs()
+    costs.learn(40, 60.0, singles=False)
+    assert costs.batch_s < 2 * Costs.BATCH_S
+    for _ in range(200):
+        costs.learn(8, 8 * Costs.SINGLE_S, singles=True)
+    assert costs.batch_s == pytest.approx(Costs.BATCH_S, rel=0.05)
+
+
+@pytest.mark.parametrize(("events", "took_s"), [(1, 5.0), (8, 0.0), (8, -1.0)])
+def test_what_says_nothing_is_not_learned_from(events: int, took_s: float) -> None:
+    costs = Costs()
+    costs.learn(events, took_s, singles=True)
+    costs.learn(events, took_s, singles=False)
+    assert (costs.single_s, costs.batch_s) == (Costs.SINGLE_S, Costs.BATCH_S)

@@ -102,6 +102,40 @@ async def test_what_is_posted_can_be_read_and_those_who_wait_are_told(ground: Gr
     assert told == [1, 2, 3, 4, 5]
 
 
+async def test_what_comes_while_the_writer_rests_is_one_batch_and_whoever_waits_ends_the_rest(
+    ground: Ground, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "REST_RATIO", 1e9)
+    monkeypatch.setattr(module, "REST_MAX_S", 1e9)
+    batches: list[int] = []
+
+    async def work(worker: Worker) -> None:
+        async def gathered(count: int) -> None:
+            while len(worker._gathered.events) < count:
+                await anyio.lowlevel.checkpoint()
+
+        write = worker.store.write
+
+        async def written(batch: Batch) -> None:
+            batches.append(len(batch.events))
+            if len(batches) == 1:
+                for _ in range(3):
+                    ground.post()
+                await gathered(3)
+            await write(batch)
+
+        monkeypatch.setattr(worker.store, "write", written)
+        assert await worker.reached(ground.post())
+        await anyio.wait_all_tasks_blocked()
+        ground.post()
+        await gathered(4)
+        assert batches == [1]
+        assert await worker.reached(5)
+
+    await ground.run(work)
+    assert batches == [1, 4]
+
+
 async def test_the_chain_runs_over_the_raw_records_and_survives_restarts(ground: Ground) -> None:
     for count in (1, 7, 2):
         for _ in range(count):
