@@ -33,9 +33,10 @@ MAX_WILDCARDS = 32
 MAX_RANGE = 1000
 """A range in brackets stands for at most so many characters."""
 _WILDCARD = re.compile(r"\*\*|[*?\[]")
-_BRACES = re.compile(r"\{[^/{}]*,[^/{}]*\}")
+_BRACES = re.compile(r"(?<!\[)\{[^/{}]*,[^/{}]*\}")
 _DRIVE = re.compile(r"[A-Za-z]:(/|$)")
-_QUOTED = re.compile(r"[*?\[]")
+_QUOTED = re.compile(r"[*?\[{]")
+_UNWRITABLE = re.compile(r"[\\\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
 class Anything(NamedTuple):
@@ -128,8 +129,8 @@ def _check_wildcards(text: str, names: Sequence[str]) -> None:
 
 
 def quoted(path: str) -> str:
-    """The pattern that means `path` as it stands."""
-    return _QUOTED.sub(lambda found: f"[{found[0]}]", path)
+    """The pattern that means the path of a file as it stands (but for characters that no pattern has: any will do)."""
+    return _UNWRITABLE.sub("?", _QUOTED.sub(lambda found: f"[{found[0]}]", path))
 
 
 def _bad(text: str, message: str, expected: str, found: str, hint: str) -> InvalidRequest:
