@@ -9,7 +9,6 @@ Rules:
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Sequence
 from datetime import datetime
 from typing import NamedTuple
@@ -42,7 +41,7 @@ def brief(text: str) -> str:
 def card_text(card: journal.WakeCard, now: datetime) -> str:
     """The card as text, of at most CARD_BYTES bytes, as of `now`."""
     sections = [section for section in _sections(card, now) if section.lines]
-    head = _line(f"{card.agent}, as of #{card.seq}, {stamp(now)}")
+    head = _line(f"{_plain(card.agent)}, as of #{card.seq}, {stamp(now)}")
     if not sections:
         return f"{head}\nNothing waits: no claims, no messages, no directives, no reminders, no journal.\n"
     shown = _room(sections, journal.CARD_BYTES - len(head.encode()) - 1)
@@ -134,7 +133,7 @@ def _item(head: str, text: str) -> str:
 
 def _plain(text: str, *, keep_end: bool = False) -> str:
     """One line without control and formatting characters."""
-    kept = "".join(" " if unicodedata.category(sign)[0] in "CZ" else sign for sign in text)
+    kept = text if text.isprintable() else "".join(sign if sign.isprintable() else " " for sign in text)
     flat = " ".join(kept.split())
     return f"{flat} " if keep_end and flat else flat
 
