@@ -9,16 +9,18 @@ from __future__ import annotations
 
 import os
 import time
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Protocol
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 STEP_NS = 2_000_000_000
+_VERSION_7 = 0x7 << 76 | 0x2 << 62
+_RANDOM_BITS = (1 << 80) - 1 & ~(0xF << 76 | 0x3 << 62)
 
 
 def from_ns(ns: int) -> datetime:
     """An instant given in nanoseconds since 1970, as an aware datetime (cut to microseconds)."""
-    return datetime.fromtimestamp(ns // 1_000_000_000, UTC).replace(microsecond=ns // 1000 % 1_000_000)
+    return EPOCH + timedelta(microseconds=ns // 1000)
 
 
 def to_ns(instant: datetime) -> int:
@@ -54,11 +56,8 @@ class RandomIds:
     """
 
     def event_id(self) -> str:
-        ms = time.time_ns() // 1_000_000
-        raw = bytearray(ms.to_bytes(6, "big") + os.urandom(10))
-        raw[6] = raw[6] & 0x0F | 0x70
-        raw[8] = raw[8] & 0x3F | 0x80
-        h = raw.hex()
+        random = int.from_bytes(os.urandom(10), "big") & _RANDOM_BITS
+        h = f"{time.time_ns() // 1_000_000 << 80 | _VERSION_7 | random:032x}"
         return f"{h[:8]}-{h[8:12]}-{h[12:16]}-{h[16:20]}-{h[20:]}"
 
     def short(self, prefix: str) -> str:

@@ -81,11 +81,13 @@ def untoken(encoded: str) -> str:
     return unquote(encoded)
 
 
+@lru_cache(maxsize=1 << 16)
 def bucket_of(key: str) -> int:
     """The bucket of an entity's key: crc32 of its UTF-8 modulo 1,024. Part of the format; it never changes."""
     return crc32(key.encode()) % BUCKETS
 
 
+@lru_cache(maxsize=1 << 16)
 def log_subject(namespace: str, family: str, bucket: int) -> str:
     return f"log.{namespace}.{family}.{bucket}"
 
