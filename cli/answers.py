@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 from msgspec.structs import asdict
 
-from bus.domain import agent, inbox, log, message
+from bus.domain import agent, directive, inbox, journal, log, message, reminder
 from bus.domain import task_requests as tasks
 from bus.durations import span
 from bus.model import Answer, Query, Reply, Request
@@ -32,6 +32,8 @@ STYLES |= {"failed": "red", "blocked": "yellow", "cancelled": "dim"}
 
 def documents(answer: Any) -> list[Any]:
     """The items of an answer, as JSON lines show them."""
+    if isinstance(answer, tasks.TaskBoard):
+        return _board_rows(answer)
     items = getattr(answer, ITEMS[type(answer)])
     return [log_line(item) for item in items] if isinstance(answer, log.LogPage) else list(items)
 
@@ -68,8 +70,9 @@ def show(screen: Screen, request: Request, answer: Any) -> None:
 
 def _more(request: Any, answer: Any) -> str:
     """How to get at what is not on this page: a page without a cursor is the end of a conversation."""
-    if isinstance(answer, message.Messages) and request.since is None:
-        return f"there may be older ones: --before {answer.messages[0].seq}"
+    if isinstance(answer, message.Messages | journal.Entries) and request.since is None:
+        first = answer.messages[0] if isinstance(answer, message.Messages) else answer.entries[0]
+        return f"there may be older ones: --before {first.seq}"
     return f"there may be more: --since {answer.next}"
 
 
@@ -105,6 +108,22 @@ def _items(screen: Screen, answer: inbox.Items) -> None:
         screen.message([*head, place, (f" [{', '.join(item.reasons)}]", "dim")], item.text)
     if answer.remaining:
         screen.note(f"{answer.remaining} more wait: acknowledge these with `bus inbox ack {answer.upto}`")
+    if answer.hint:
+        screen.note(answer.hint)
+
+
+def _counts(screen: Screen, answer: inbox.Counts) -> None:
+    columns = ("where", "unread", "reasons", "since", "first")
+    rows: list[list[Cell]] = []
+    for pile in answer.piles:
+        place = pile.channel or (f"dm with {pile.dm}" if pile.dm else "the bus")
+        reasons = ", ".join(f"{count} {reason}" for reason, count in pile.reasons.items())
+        rows.append([(place, "bold"), str(pile.unread), reasons, screen.time(pile.since), f"#{pile.first}"])
+    _table(screen, columns, rows)
+    if not answer.unread:
+        screen.note("nothing unread")
+        return
+    screen.note(f"{answer.unread} unread; `bus inbox` shows the oldest, `bus inbox --since SEQ` looks ahead")
 
 
 def _log(screen: Screen, answer: log.LogPage) -> None:
@@ -182,6 +201,11 @@ def _task(screen: Screen, answer: tasks.TaskDetail) -> None:
 
 
 def _board(screen: Screen, answer: tasks.TaskBoard) -> None:
+    if answer.changed is not None:
+        _board_news(screen, answer)
+        if not answer.changed:
+            screen.note("nothing has changed")
+        return
     for state, rows in answer.columns.items():
         if count := answer.counts.get(state, len(rows)):
             screen.line((f"{state} ({count})", f"bold {STYLES.get(state, '')}".strip()))
@@ -190,6 +214,62 @@ def _board(screen: Screen, answer: tasks.TaskBoard) -> None:
                 screen.line((row.task, "cyan"), f"  {row.priority}  {row.title}", (holder, "dim"), indent=2)
     if not any(answer.counts.values()):
         screen.note("no tasks")
+
+
+def _directives(screen: Screen, answer: directive.Directives) -> None:
+    columns = ("directive", "state", "priority", "from", "to", "due", "text")
+    rows: list[list[Cell]] = []
+    for row in answer.directives:
+        due = screen.time(row.due) if row.due else ""
+        state = f"{row.state}, overdue" if row.overdue else row.state
+        who = row.agent or (f"{row.role}: " if row.role else "") + ", ".join(row.to)
+        cells: list[Cell] = [(row.directive, "bold"), (state, "red" if row.overdue else STYLES.get(row.state, ""))]
+        rows.append([*cells, str(row.priority), row.giver, who, due, row.text])
+    _table(screen, columns, rows)
+    if not rows:
+        screen.note("no directives")
+
+
+def _reminders(screen: Screen, answer: reminder.Reminders) -> None:
+    columns = ("reminder", "state", "for", "at", "every", "text")
+    rows: list[list[Cell]] = []
+    for row in answer.reminders:
+        every = f"{row.every} {row.timezone}".strip()
+        cells: list[Cell] = [(row.reminder, "bold"), (row.state, STYLES.get(row.state, "")), row.to]
+        rows.append([*cells, screen.time(row.at) if row.at else "", every, row.text])
+    _table(screen, columns, rows)
+    if not rows:
+        screen.note("no reminders")
+
+
+def _entries(screen: Screen, answer: journal.Entries) -> None:
+    for row in answer.entries:
+        head: list[Part] = [_seq(row.seq), "  ", (screen.time(row.time), "dim"), "  ", (row.agent, "bold")]
+        screen.message(head, row.focus)
+        for title, lines in (("done", row.done), ("decided", row.decisions), ("next", row.next_steps)):
+            for line in lines:
+                screen.message([(f"    {title}", "dim")], line)
+    if not answer.entries:
+        screen.note("no entries")
+
+
+def _board_rows(answer: tasks.TaskBoard) -> list[tasks.TaskRow]:
+    if answer.changed is not None:
+        return answer.changed
+    return [row for rows in answer.columns.values() for row in rows]
+
+
+def _board_news(screen: Screen, answer: tasks.TaskBoard) -> None:
+    """The board once, and then a line for each task that changes."""
+    if answer.changed is None:
+        _board(screen, answer)
+        return
+    for row in answer.changed:
+        holder = f"  {row.owner} until {screen.time(row.expires)}" if row.owner else ""
+        state: Part = (row.state, STYLES.get(row.state, ""))
+        screen.line(
+            _seq(row.seq), "  ", (row.task, "bold"), "  ", state, f"  {row.priority}  {row.title}", (holder, "dim")
+        )
 
 
 def _presences(screen: Screen, answer: agent.Presences) -> None:
@@ -304,6 +384,7 @@ _ITEM_RENDERERS: dict[type, Callable[[Screen, Any], None]] = {
     message.Messages: _messages,
     inbox.Items: _items,
     log.LogPage: _log,
+    tasks.TaskBoard: _board_news,
 }
 _RENDERERS: dict[type, Callable[[Screen, Any], None]] = {
     log.EventDetail: _event_detail,
@@ -313,5 +394,10 @@ _RENDERERS: dict[type, Callable[[Screen, Any], None]] = {
     tasks.Tasks: _tasks,
     tasks.TaskDetail: _task,
     tasks.TaskBoard: _board,
+    inbox.Counts: _counts,
     agent.Presences: _presences,
+    directive.Directives: _directives,
+    reminder.Reminders: _reminders,
+    journal.Entries: _entries,
+    journal.WakeCard: lambda screen, answer: screen.block(answer.text.rstrip("\n")),
 }

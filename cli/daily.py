@@ -38,6 +38,8 @@ DAILY: Mapping[str, tuple[str, str]] = {
     "fail": ("task.fail", "say that a task you hold could not be done"),
     "next": ("task.next", "take the best task that is waiting"),
     "handoff": ("task.handoff", "pass a task you hold to another agent"),
+    "remind": ("reminder.set", "be reminded at a time, in a while, or every so often"),
+    "wake": ("journal.wake", "what you must know when you start: claims, unread, directives, your journal"),
 }
 """Short names of operations at the top level, and what they do.
 `inbox`, `dm`, `log` and `replay` are groups with a default verb."""
@@ -52,13 +54,16 @@ EXAMPLES = {
     "channel.read": "bus read dev --limit 20",
     "dm.post": 'bus dm nova "can you review #12?"',
     "inbox.peek": "bus inbox --ack",
+    "reminder.set": 'bus remind "look at the build" --in 20m',
+    "directive.give": 'bus directive give "run the tests" --to nova --due-in 2h',
+    "journal.write": 'bus journal write --focus "the parser" --next-step "test odd input"',
     RUN: 'bus replay --as-of -10m --sql "select state, count(*) from task group by 1"',
     "log.list": "bus log --from 1 --to 20 --json",
 }
 FOLLOW = Field(name="follow", flags=("--follow", "-f"), shape="flag", help="go on showing what is new, until Ctrl-C")
 ACK = Field(name="ack", flags=("--ack",), shape="flag", help="mark what was shown as read")
 LOG_PAGE = 1000
-FOLLOWED = ("channel.read", "dm.read", "inbox.peek", "log.list")
+FOLLOWED = ("channel.read", "dm.read", "inbox.peek", "log.list", "task.board")
 
 
 def families() -> dict[str, list[Operation]]:

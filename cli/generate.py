@@ -28,6 +28,8 @@ from cli.fields import Field, Typed, fields_of, value_of
 SAMPLES = {
     "channel": "dev",
     "task": "t-4k7mzq2xwd",
+    "directive": "d-4k7mzq2xwd",
+    "reminder": "r-4k7mzq2xwd",
     "to": "nova",
     "agent": "nova",
     "message": "12",
@@ -43,7 +45,7 @@ SAMPLES = {
 
 P = TypeVar("P")
 HELP = {"help_option_names": ["--help", "-h"]}
-AGENT_FIELDS = ("agent", "to", "owner", "opener", "member", "parent")
+AGENT_FIELDS = ("agent", "to", "owner", "opener", "member", "parent", "giver", "setter")
 """Fields that take the name of an agent: the shell completes it."""
 Act = Callable[["Common", Typed], None]
 
