@@ -27,7 +27,8 @@ from msgspec.structs import replace
 
 from bus import operation as operations
 from bus.clock import Clock, from_ns, to_ns
-from bus.domain import channel, dm, inbox
+from bus.domain import channel, dm, inbox, needs, task_requests
+from bus.domain import task_decisions as task
 from bus.domain.agent import Agent, Presences
 from bus.errors import BusError, Defect, InvalidRequest, NotAllowed, Unavailable
 from bus.events import Event
@@ -46,6 +47,8 @@ the asker gives up, so that it may ask another daemon."""
 READS_PER_AGENT = 2
 """One agent's queries are read so many at a time. One event may wake a thousand that wait, and the readings of an agent
 that has so many must not stand before those of everybody else."""
+WAITING_FAMILIES = (task.FAMILY.name, needs.FAMILY.name)
+"""Whose events can change which tasks wait: a worker must not be woken by every message."""
 _AGO = re.compile(r"-(\d{1,9})(s|m|h|d|w)")
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 
@@ -200,6 +203,8 @@ class Api:
         self._wake(None)
         for event in events:
             self._wake((event.family, event.namespace, event.entity))
+            if event.family in WAITING_FAMILIES:
+                self._wake(_tasks_of(event.namespace))
 
     def _wake(self, topic: tuple[str, str, str] | None) -> None:
         news = self._waiting.pop(topic, None)
@@ -291,8 +296,14 @@ def parse_moment(text: str, now: datetime) -> datetime | int:
     return moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
 
 
+def _tasks_of(namespace: str) -> tuple[str, str, str]:
+    return (task.FAMILY.name, namespace, "")
+
+
 def _topic(request: Request, agent: str) -> tuple[str, str, str] | None:
-    """The entity whose events can change the answer, or None when it may be any."""
+    """The entity whose events can change the answer, all tasks of a namespace, or None when it may be any."""
+    if isinstance(request, task_requests.Waiting):
+        return _tasks_of(request.namespace)
     if isinstance(request, channel.Read):
         return ("channel", request.namespace, request.channel)
     if isinstance(request, dm.Read):

@@ -11,7 +11,7 @@ import anyio
 import msgspec
 import pytest
 
-from bus.domain import agent, channel, dm, inbox
+from bus.domain import agent, channel, dm, inbox, task_requests
 from bus.errors import BusError, NotAllowed, Refused, Unavailable
 from bus.protocol import encode_answer
 from tests.unit.desk import Desk, Later, caught, desk, talking
@@ -62,6 +62,21 @@ async def test_a_query_about_anything_is_woken_by_anything(one: Desk, request_: 
         await one.do("nova", cause)
     (items,) = [v for v in msgspec.structs.asdict(later.outcome).values() if isinstance(v, list)]
     assert len(items) == 1
+
+
+async def test_who_waits_for_tasks_is_woken_by_tasks_of_the_namespace_only(one: Desk) -> None:
+    await one.do("nova", task_requests.Open(title="a", task="A"), task_requests.Claim(task="A"))
+    await one.do("nova", task_requests.Open(title="b", task="B", needs=("A",)))
+    later = Later(one, "atlas", task_requests.Waiting(wait_s=30))
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(later)
+        await one.tables.until_read(1)
+        await one.do("nova", channel.Post(channel="dev", text="elsewhere"))
+        await one.do("nova", task_requests.Open(title="c", namespace="lab"))
+        await anyio.wait_all_tasks_blocked()
+        assert (len(one.tables.reads), later.outcome) == (1, None)
+        await one.do("nova", task_requests.Amend(task="B", needs=()))
+    assert [row.task for row in later.outcome.tasks] == ["B"]
 
 
 async def test_an_event_between_reading_and_waiting_is_not_missed(one: Desk) -> None:
