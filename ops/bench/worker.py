@@ -16,7 +16,7 @@ import anyio
 import anyio.to_thread
 import msgspec
 
-from bench import clients, history, reading, stages
+from bench import bare, clients, history, reading, stages
 from bench.crew import Result
 
 Role = Callable[[dict[str, Any]], AsyncIterator[Result | None]]
@@ -35,6 +35,8 @@ ROLES: dict[str, Role] = {
     "follow": clients.follow,
     "fill": history.fill,
     "stages": stages.measure,
+    "bare_answer": bare.answer,
+    "bare_ask": bare.ask,
     "ask": reading.ask,
     "direct": reading.direct,
 }

@@ -70,6 +70,9 @@ class Writing:
         ground.up()
         self.agents = [f"writer-{n:02}" for n in range(max(sizes.writers, sizes.racers, CLIENTS))]
         ground.register([*self.agents, "flood-0", "flood-1"])
+        self.bare = [f"bare-{n:02}" for n in range(max(sizes.writers, CLIENTS))]
+        for name in self.bare:
+            ground.home.keyring.agent(name)
         self.channels = [f"channel-{n:03}" for n in range(sizes.channels)]
         self.open(channels=["dev", "flood", *self.channels])
         self.raw = {"url": ground.url, "creds": str(ground.raw_creds_file())}
@@ -100,6 +103,27 @@ class Writing:
         spec = {"batches": self.sizes.batches, "size": BATCH, "in_flight": in_flight}
         return rate([crew.run_one("raw_batches", **spec, **self.raw)])
 
+    def ceiling(self, mode: str, count: int, clients: int, in_flight: int) -> float:
+        """Asks a second that a process answers which does hardly anything (`bench.bare`)."""
+        self.ground.new_raw_stream()
+        each = count // clients
+        answerer = Crew("bare_answer", [{"mode": mode, "count": each * clients, **self.raw}])
+        creds = self.ground.home.path / "creds"
+        specs = [
+            {
+                "url": self.ground.url,
+                "agent": name,
+                "agent_creds": str(creds / f"{name}.creds"),
+                "count": each,
+                "in_flight": in_flight // clients,
+            }
+            for name in self.bare[:clients]
+        ]
+        answerer.go()
+        results = crew.run("bare_ask", specs)
+        answerer.results()
+        return rate(results)
+
     # --- A -----------------------------------------------------------------------------------------------------
 
     def posting(self) -> Figures:
@@ -123,9 +147,12 @@ class Writing:
             note=f"median of {sizes.rounds} rounds, best {min(ratios):.2f}x",
         )
         writers = sizes.writers
-        self._crowd(figures, f"{writers} writers", 3, sizes.per_writer * writers, writers, writers, ["dev"])
-        one = f"{IN_FLIGHT} in flight, 1 channel"
-        self._crowd(figures, one, 10, sizes.concurrent, CLIENTS, IN_FLIGHT, ["dev"])
+        crowd = (sizes.per_writer * writers, writers, writers)
+        found = self._crowd(figures, f"{writers} writers", 3, *crowd, ["dev"])
+        self.ceilings(figures, f"{writers} writers", *crowd, found)
+        one, crowd = f"{IN_FLIGHT} in flight, 1 channel", (sizes.concurrent, CLIENTS, IN_FLIGHT)
+        found = self._crowd(figures, one, 10, *crowd, ["dev"])
+        self.ceilings(figures, f"{IN_FLIGHT} in flight", *crowd, found)
         many = f"{IN_FLIGHT} in flight, {sizes.channels} channels"
         best = self._crowd(figures, many, 10, sizes.concurrent, CLIENTS, IN_FLIGHT, self.channels)
         for in_flight in (1, 2):
@@ -177,6 +204,14 @@ class Writing:
             note=f"{split}; {cores()} cores could do {best:,.0f}/s, one for the daemon {alone:,.0f}/s",
         )
         return found
+
+    def ceilings(self, figures: Figures, what: str, count: int, clients: int, in_flight: int, found: float) -> None:
+        """What is possible here at all, beside what was reached."""
+        raw = rate([self.raw_singles()])
+        for mode, name in (("echo", "ask and answer, nothing stored"), ("commit", "bare group commit")):
+            bare = self.ceiling(mode, count, clients, in_flight)
+            note = f"{bare / raw:.2f}x the raw publishes one by one: a ceiling here"
+            figures.add(f"  {name}, {what}", bare, "/s", limit=found, beside="post", note=note)
 
     def _round(self, count: int, clients: int, in_flight: int, channels: list[str]) -> _Round:
         raw = self.raw_singles()
