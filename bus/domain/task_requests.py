@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
 from msgspec import Meta, Struct, field
 
-from bus.model import Answer, Command, Instant, Key, Label, LeaseS, Name, PageQuery, Query, Reply, Seq
+from bus.model import Answer, Command, Instant, Key, Label, LeaseS, Name, PageQuery, Position, Query, Reply, Seq
 
 Title = Annotated[str, Meta(max_length=500, description="one line that says what is to be done")]
 Body = Annotated[str, Meta(max_length=200_000, description="everything else there is to know")]
@@ -180,10 +181,13 @@ class Waiting(Query, frozen=True, kw_only=True):
     limit: Annotated[int, Meta(ge=1, le=1000, description="at most so many")] = 20
 
 
-class Board(Query, frozen=True, kw_only=True):
-    """Show the namespace's tasks by state, with counts."""
+class Board(PageQuery, frozen=True, kw_only=True):
+    """Show the namespace's tasks by state, with counts; or, after a seq, those that have changed since."""
 
-    limit: Annotated[int, Meta(ge=1, le=200, description="at most so many tasks a column")] = 20
+    limit: Annotated[int, Meta(ge=1, le=200, description="at most so many tasks a column, or changes")] = 20
+    since: Annotated[
+        Position | None, Meta(description="only what changed after this seq (the `next` of the last answer)")
+    ] = None
 
 
 class TaskReply(Reply, frozen=True, kw_only=True):
@@ -261,5 +265,14 @@ class Tasks(Answer, frozen=True, kw_only=True):
 
 
 class TaskBoard(Answer, frozen=True, kw_only=True):
+    """A whole board; or, when asked for what changed after a seq, those tasks as they are now. Go on from `next`."""
+
     counts: dict[str, int]
     columns: dict[str, list[TaskRow]]
+    changed: list[TaskRow] | None = None
+    next: int
+
+    @property
+    def news(self) -> Collection[Any]:
+        """What whoever follows has not seen: a board is always new."""
+        return self.counts if self.changed is None else self.changed

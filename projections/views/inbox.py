@@ -44,7 +44,12 @@ ADDRESSED = FactTable(
 
 
 def fold(event: Event) -> Iterable[tuple[str, tuple[Any, ...]]]:
-    """A row for everybody to whom `event` is addressed."""
+    """A row for everybody to whom `event` is addressed, and for each reason."""
+    # Whatever an administrator wrote: nobody is told of one thing twice.
+    return dict.fromkeys(_rows(event))
+
+
+def _rows(event: Event) -> Iterable[tuple[str, tuple[Any, ...]]]:
     fact = event.fact
     if isinstance(fact, message.Posted):
         if isinstance(fact, dm.DmPosted):
@@ -107,26 +112,12 @@ class _Unread:
 
     def __init__(self, reader: Reader, after: int) -> None:
         self.reader = reader
-        sql = f"""
-            select namespace, channel, seq_from, seq_to from {reader.history("channel_members")}
-            where item = ? and seq_to > {after}"""
-        joined = reader.rows(sql, [reader.agent])
-        self.rooms = {place_of("channel", space, name): (space, name) for space, name, _, _ in joined}
-        spans = [(place_of("channel", space, name), begins, ends) for space, name, begins, ends in joined]
-        columns = (list(column) for column in zip(*spans, strict=True)) if spans else ([], [], [])
-        parts = (
-            f"unnest({c}::bigint[]) as {name}" for c, name in zip(columns, ("place", "begins", "ends"), strict=True)
-        )
-        rooms = f"(select {', '.join(parts)}) j"
+        is_heard = _heard(reader, after)
         self.mine = f"""
-            select a.seq, reason, a.place, namespace, j.place is not null as heard
-            from {reader.at("addressed")} a
-            left join {rooms} on j.place = a.place and j.begins < a.seq and a.seq < j.ends
-            where inbox = {inbox_of(reader.agent)} and agent = ? and a.seq > {after}"""
+            select seq, reason, place, namespace, coalesce({is_heard}, false) as heard from {reader.at("addressed")}
+            where inbox = {inbox_of(reader.agent)} and agent = ? and seq > {after}"""
         self.heard = f"""
-            select m.seq, m.place from {reader.at("message")} m
-            join {rooms} on j.place = m.place and j.begins < m.seq and m.seq < j.ends
-            where m.seq > {after} and m.agent <> ?"""
+            select seq, place from {reader.at("message")} where {is_heard} and seq > {after} and agent <> ?"""
 
     @property
     def params(self) -> list[Any]:
@@ -135,18 +126,37 @@ class _Unread:
 
     def page(self, limit: int) -> tuple[int, dict[int, list[str]]]:
         """-> (how many events wait, the reasons of the oldest `limit` of them by seq)."""
+        # As many rows as `limit` events may have: with them, the reasons of those events are complete.
+        oldest = f"arg_min(struct_pack(seq := seq, reason := reason), seq, {limit * REASONS})"
         sql = f"""
-            select count(distinct seq) filter (not heard), count(*), null from ({self.mine})
-            union all select count(*), 0, min(seq, {limit}) from ({self.heard})"""
-        (apart, rows, _), (said, _, oldest) = self.reader.rows(sql, self.params * 2)
-        reasons: dict[int, set[str]] = {seq: {"channel"} for seq in oldest or ()}
-        if rows:
-            # No event has more than REASONS rows here that differ.
-            sql = f"select distinct seq, reason from ({self.mine}) order by seq, reason limit {limit * REASONS}"
-            for seq, reason in self.reader.rows(sql, self.params):
-                reasons.setdefault(seq, set()).add(reason)
+            select count(distinct seq) filter (not heard), {oldest} from ({self.mine})
+            union all
+            select count(*), min(seq, {limit}).list_transform(lambda s: struct_pack(seq := s, reason := 'channel'))
+            from ({self.heard})"""
+        parts = self.reader.rows(sql, self.params * 2)
+        reasons: dict[int, set[str]] = {}
+        for _, rows in parts:
+            for row in rows or ():
+                reasons.setdefault(row["seq"], set()).add(row["reason"])
         page = {seq: sorted(reasons[seq]) for seq in sorted(reasons)[:limit]}
-        return apart + said, page
+        return sum(count for count, _ in parts), page
+
+
+def _heard(reader: Reader, after: int) -> str:
+    """A SQL predicate over `seq` and `place`: whether the agent is a member of that channel then."""
+    sql = f"""
+        select namespace, channel, seq_from, seq_to from {reader.history("channel_members")}
+        where item = ? and seq_to > {after}"""
+    rooms: set[int] = set()
+    spans: list[str] = []
+    for namespace, name, begins, ends in reader.rows(sql, [reader.agent]):
+        place = place_of("channel", namespace, name)
+        # A member all the time is found by an index of places alone, which is much faster.
+        if begins <= after and ends > reader.seq:
+            rooms.add(place)
+        else:
+            spans.append(f"(place = {place} and seq > {begins} and seq < {ends})")
+    return f"({' or '.join([f'place in {listed(sorted(rooms))}', *spans])})" if rooms or spans else "false"
 
 
 def _acked(reader: Reader) -> int:

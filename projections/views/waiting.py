@@ -35,8 +35,8 @@ def waiting(reader: Reader, request: ask.Waiting) -> ask.Tasks:
         blocked as (
             select n.needs as task from {reader.at("needs_needs")} n left join own on own.task = n.item
             where n.namespace = ? and own.state is distinct from 'done')
-        select kid from own where {" and ".join(where)} and task not in (select task from blocked)
+        select task from own where {" and ".join(where)} and task not in (select task from blocked)
         order by priority desc, opened limit {request.limit}"""
-    chosen: list[int] = [kid for (kid,) in reader.rows(sql, [*[request.namespace] * 2, *params])]
+    chosen: list[str] = [task for (task,) in reader.rows(sql, [*[request.namespace] * 2, *params])]
     tasks = whole(reader, request.namespace, chosen)
-    return ask.Tasks(seq=reader.seq, time=reader.time_of(reader.seq), tasks=[tasks[kid] for kid in chosen])
+    return ask.Tasks(seq=reader.seq, time=reader.time_of(reader.seq), tasks=[tasks[task] for task in chosen])

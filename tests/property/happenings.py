@@ -300,7 +300,7 @@ QUERIES: tuple[st.SearchStrategy[Any], ...] = (
     _built(task_requests.List, overdue=st.just(True), as_of=maybe | st.just("then"), **_pages),
     _built(task_requests.Waiting, labels=labels, skills=labels, limit=st.sampled_from((1, 2, 20))),
     _built(task_requests.Waiting, classes=st.sampled_from(((), ("x",), ("x", "y"))), skills=labels),
-    _built(task_requests.Board, limit=st.sampled_from((1, 20))),
+    _built(task_requests.Board, limit=st.sampled_from((1, 20)), since=maybe | st.integers(0, 60)),
     _built(directive.List, state=maybe | st.sampled_from(("given", "done")), to=maybe | who, **_pages),
     _built(directive.List, giver=maybe | who, role=maybe | label, overdue=maybe | st.booleans(), **_pages),
     _built(directive.Show, directive=orders),

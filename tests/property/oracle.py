@@ -11,7 +11,7 @@ from bus.clock import from_ns
 from bus.domain import agent, channel, dm, inbox, journal, log, message, registry, task_requests
 from bus.errors import NotFound
 from bus.events import Event, Unknown
-from tests.property import duties, kept, unread
+from tests.property import changes, duties, kept, unread
 from tests.property.told import Told
 
 ENDED = ("done", "failed", "cancelled")
@@ -242,12 +242,14 @@ def _waiting(told: Told, me: str, request: task_requests.Waiting, head: Any, now
 
 
 def _board(told: Told, me: str, request: task_requests.Board, head: Any, now: datetime) -> task_requests.TaskBoard:
+    if request.since is not None:
+        return changes.board(told, request, head, request.since, _task_row)
     counts, columns = {}, {}
     for state in ("open", "blocked", "claimed", "done", "failed", "cancelled"):
         rows = [row for row in _rows(told, request.namespace) if row.state == state]
         rows.sort(key=lambda row: (-row.seq,) if row.state in ENDED else (-row.priority, row.opened))
         counts[state], columns[state] = len(rows), rows[: request.limit]
-    return task_requests.TaskBoard(counts=counts, columns=columns, **head)
+    return task_requests.TaskBoard(counts=counts, columns=columns, next=head["seq"], **head)
 
 
 # --- agents, registries, the log ---------------------------------------------------------------------------------
@@ -347,7 +349,7 @@ def _log(told: Told, me: str, request: log.List, head: Any, now: datetime) -> lo
 
 
 def _wake(told: Told, me: str, request: journal.Wake, head: Any, now: datetime) -> journal.WakeCard:
-    return duties.wake(told, me, head, now, _peek(told, me, inbox.Peek(limit=1), head, now))
+    return duties.wake(told, me, request.namespace, head, now, _peek(told, me, inbox.Peek(limit=1), head, now))
 
 
 ANSWERS: Mapping[type, Callable[[Told, str, Any, Any, datetime], Any]] = {

@@ -142,6 +142,7 @@ WHOLE: Sequence[Any] = (
     dm.Search(text="secret", limit=1000),
     dm.List(),
     task_requests.Board(limit=200),
+    task_requests.Board(limit=200, since=40),
     task_requests.Show(task="t-4"),
     agent.Who(),
     reservation.Check(paths=tuple(COVERED)),
