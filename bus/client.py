@@ -44,8 +44,9 @@ if not structlog.is_configured():
         logger_factory=lambda *names: structlog.PrintLogger(sys.stderr),
     )
 
-TRY_S = 5.0
-"""A request that got no answer for so long is asked again."""
+TRY_S = {"do": 1.0, "see": 3.0}
+"""A request that got no answer for so long is asked again, because whoever took it may be frozen. A command that is
+still under way joins itself, so asking again costs little; a query would be read twice."""
 FOLLOW_S = 3.0
 """How long a following query is held; short, because a daemon that is killed cannot say that it will not answer."""
 BACKOFF_S = (0.02, 0.05, 0.1, 0.2, 0.5)
@@ -157,7 +158,9 @@ class Bus:
                 connection = await self._connected()
                 if on_progress is not None:
                     return await self._long(connection, operation, subject, body, headers, on_progress, left_s)
-                message = await connection.request(subject, body, headers, max(0.05, min(TRY_S + wait_s, left_s)))
+                message = await connection.request(
+                    subject, body, headers, max(0.05, min(TRY_S[operation.kind] + wait_s, left_s))
+                )
                 return decode_answer(operation, message.data)
             except Unavailable as error:
                 pause_s = error.problem.retry_after_s or BACKOFF_S[min(tries, len(BACKOFF_S) - 1)]
@@ -178,7 +181,7 @@ class Bus:
         on_progress: Callable[[Progress], None],
         timeout_s: float,
     ) -> Any:
-        async for message in connection.request_many(subject, body, headers, max(0.05, timeout_s)):
+        async for message in connection.request_many([(subject, body, headers)], max(0.05, timeout_s)):
             progress = decode_progress(message.data)
             if progress is None:
                 return decode_answer(operation, message.data)

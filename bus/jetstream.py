@@ -15,7 +15,7 @@ Rules:
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from datetime import datetime
 
@@ -127,12 +127,20 @@ def direct_record(message: Message) -> Record | None:
 
 class JetStreamLog:
     """The tenant's log. `patience_s` is how long an append is tried again while it is certain that it was not stored
-    (no connection, no log); in doubt there is no limit."""
+    (no connection, no log); in doubt there is no limit. `may_send` is asked before each of these tries: who lost the
+    right to write gives up instead, because what was not stored by then must not be stored in another's time."""
 
-    def __init__(self, connection: Connection, codec: Codec, patience_s: float = 5.0) -> None:
+    def __init__(
+        self,
+        connection: Connection,
+        codec: Codec,
+        patience_s: float = 5.0,
+        may_send: Callable[[], bool] = lambda: True,
+    ) -> None:
         self._connection = connection
         self._codec = codec
         self._patience_s = patience_s
+        self._may_send = may_send
         self._ids = RandomIds()
 
     async def append(self, drafts: Sequence[Draft], expected: Mapping[str, int]) -> list[int]:
@@ -172,6 +180,8 @@ class JetStreamLog:
         give_up = anyio.current_time() + self._patience_s
         while True:
             try:
+                if not self._may_send():
+                    raise _gave_up(drafts[0])
                 ack = await self._send(messages)
                 if ack.error is None and not ack.duplicate:
                     return list(range(ack.seq - len(drafts) + 1, ack.seq + 1))
@@ -319,6 +329,19 @@ def _ack(message: Message) -> Ack:
     if error is not None and (error.err_code == _INCOMPLETE or (error.code == 503 and not _is_full(error))):
         raise Unavailable("the log is not ready", code="not_ready", found=error.description, sent=False)
     return ack
+
+
+def _gave_up(draft: Draft) -> Unavailable:
+    return Unavailable(
+        "this daemon lost the lease before the log had answered",
+        code="refused",
+        entity=f"event {draft.id}",
+        expected="the leader of the tenant",
+        found="a daemon that stands by",
+        hint="Ask again under the same request id; if it was stored, its outcome is known",
+        retry_after_s=0.1,
+        sent=False,
+    )
 
 
 def _is_full(error: ApiError) -> bool:

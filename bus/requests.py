@@ -5,8 +5,9 @@ Rules:
   refused.
 * The memory holds the newest `REQUESTS_KEPT`; it is rebuilt from the headers of events.
 * What a request creates is named after its id, so that two leaders that decide it at once meet in one bucket, where
-  only one of them wins. What is left: requests that choose what they write to by the state they find (`task.next`, and
-  `task.amend` of several things), when they are repeated at a new leader while an append of the old one is frozen.
+  only one of them wins. Requests that choose what they write to by the state they find (`task.next`, and `task.amend`
+  of several things) rest on there being one leader: a new one begins when nothing that the old one sent can be stored
+  any more, because its connection is gone (`bus.lease`), and who lost the lease sends nothing again.
 """
 
 from __future__ import annotations

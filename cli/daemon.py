@@ -82,7 +82,9 @@ class Daemon:
         self.settings = settings
         self.clock = SystemClock()
         self.lease = LeaderLease(connection, RandomIds().short("d"), self.clock, force=force_lead)
-        self.log = JetStreamLog(connection, operation.CODEC)
+        self.log = JetStreamLog(connection, operation.CODEC, may_send=self._may_lead)
+        self._term: str | None = None
+        """The term of the lease in which this daemon leads."""
         self.store = store
         self.world = World(operation.FAMILIES)
         lease, ask = settings.file.lease, settings.file.ask
@@ -101,8 +103,6 @@ class Daemon:
         self.worker.on_written(self.api.folded)
         self._connection = connection
         self._intake: Intake | None = None
-        self._term: str | None = None
-        """The term of the lease in which this daemon leads."""
 
     def _may_lead(self) -> bool:
         return self._term is not None and self.lease.term == self._term
@@ -292,14 +292,14 @@ class Daemon:
         return said.leading and said.pid != os.getpid() and age < timedelta(seconds=2 * HEAD_S)
 
 
-async def serve(home: Home, settings: Settings, force_lead: bool = False) -> None:
-    """Run a daemon on the home's server until it is told to end."""
+async def serve(home: Home, settings: Settings, url: str | None = None, force_lead: bool = False) -> None:
+    """Run a daemon on the home's server, at `url` if that is given, until it is told to end."""
     server = read_server(home)
     if server is None:
         raise SystemExit("no server is running for this home; `bus up` starts one")
     creds = home.keyring.daemon()
     async with (
-        connect(server.url, creds=creds.text, name=creds.name, inbox=inbox_prefix(creds.name)) as connection,
+        connect(url or server.url, creds=creds.text, name=creds.name, inbox=inbox_prefix(creds.name)) as connection,
         _opened(home.projections, JetStreamLog(connection, operation.CODEC)) as store,
     ):
         await Daemon(home, settings, connection, store, force_lead).run(_until_told)
@@ -362,6 +362,7 @@ def main() -> None:
     """`python -m cli.daemon --home H`: run by the supervisor."""
     parser = argparse.ArgumentParser(description="Serve one tenant of a bus (started by `bus up`).")
     parser.add_argument("--home", type=Path, required=True)
+    parser.add_argument("--url", help="where the home's server is reached, if not at its own address")
     parser.add_argument("--force-lead", action="store_true", help="lead without the lease (for tests only)")
     arguments = parser.parse_args()
     settings = config.load(home=arguments.home)
@@ -375,7 +376,8 @@ def main() -> None:
         wrapper_class=structlog.make_filtering_bound_logger(settings.file.log_level),
         logger_factory=structlog.PrintLoggerFactory(cast("TextIO", _Words())),
     )
-    anyio.run(serve, open_home(arguments.home), settings, arguments.force_lead, backend_options={"use_uvloop": True})
+    asked = (open_home(arguments.home), settings, arguments.url, arguments.force_lead)
+    anyio.run(serve, *asked, backend_options={"use_uvloop": True})
 
 
 if __name__ == "__main__":

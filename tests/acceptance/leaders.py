@@ -1,0 +1,81 @@
+"""Two daemons of one home that take turns: whichever leads can be killed, and there is always another.
+
+Rule: a leader is known by what it says of itself in the home; nothing here guesses how long a take-over takes.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import anyio
+
+from tests.acceptance.checker import Diaries
+from tests.acceptance.support import Child, Rig, until
+
+
+async def follow(rig: Rig, number: int) -> None:
+    """Wait until so many daemons follow the log, by what the server knows."""
+
+    async def done() -> bool:
+        async with rig.raw(rig.home.keyring.daemon()) as (client, _):
+            answer = await client.request("$JS.API.STREAM.INFO.LOG", b"")
+            return int(json.loads(answer.data)["state"]["consumer_count"]) >= number
+
+    await until(done, what=f"{number} daemons that follow the log")
+
+
+class Leaders:
+    """The daemon that the supervisor keeps, and a second one that is kept here."""
+
+    def __init__(self, rig: Rig) -> None:
+        self.rig = rig
+        self.second: Child | None = None
+        self.changes = 0
+
+    def start_second(self, *flags: str) -> Child:
+        self.second = self.rig.second_daemon(*flags)
+        return self.second
+
+    async def another(self, than: int) -> int:
+        """The pid of the leader, as soon as it is not `than`."""
+        pid: int = await until(
+            lambda: self.rig.status().get("leading") and self.rig.status()["pid"] != than and self.rig.status()["pid"],
+            what=f"another leader than {than}",
+        )
+        return pid
+
+    async def kill(self) -> None:
+        """Kill whoever leads, wait until another does, and see that there will be two again."""
+        pid = await self.another(than=0)
+        if self.second is not None and pid == self.second.pid:
+            self.second.kill()
+            self.start_second()
+        else:
+            os.kill(pid, signal.SIGKILL)
+        await self.another(than=pid)
+        self.changes += 1
+
+
+@asynccontextmanager
+async def changing(rig: Rig, seed: int, between: tuple[int, int] = (30, 90)) -> AsyncIterator[Leaders]:
+    """While the block runs, the leader is killed again and again, whenever clients were told of some more effects."""
+    leaders, chance, diaries = Leaders(rig), random.Random(seed), Diaries(rig.folder)
+    leaders.start_second()
+    await follow(rig, 2)
+
+    async def go_on() -> None:
+        while True:
+            target = diaries.acknowledged + chance.randrange(*between)
+            while diaries.acknowledged < target:
+                await anyio.sleep(0.02)
+            await leaders.kill()
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(go_on)
+        yield leaders
+        tasks.cancel_scope.cancel()
