@@ -330,7 +330,9 @@ def _explained(error: msgspec.ValidationError, fields: tuple[Field, ...], values
     if field is None:
         return InvalidRequest(str(error), code="invalid")
     pattern = re.fullmatch(r"Expected `str` matching regex (.*)", text)
-    if pattern:
+    if "RFC3339" in text or "`datetime`" in text:
+        expected = "an ISO instant with its time zone, such as 2030-01-31T12:00:00Z"
+    elif pattern:
         expected = next((rule for regex, rule in _PATTERNS.items() if repr(regex) == pattern[1]), pattern[1])
     else:
         expected = text.removeprefix("Expected ").replace("`", "")

@@ -162,9 +162,11 @@ class Pin(Struct, frozen=True, kw_only=True):
 
 class WakeCard(Answer, frozen=True, kw_only=True):
     """What a starting agent must know. The lists hold the most important of each kind, `counts` how many there are in
-    all; long texts are cut. `text` is the card for people and models, at most 2,048 bytes."""
+    all; long texts are cut. `namespace` is the one that was asked in. `text` is the card for people and models, at most
+    2,048 bytes."""
 
     agent: str
+    namespace: str
     counts: dict[str, int]
     claims: list[Claimed]
     oldest: inbox.Item | None

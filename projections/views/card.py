@@ -67,12 +67,12 @@ def _room(sections: Sequence[_Section], left: int) -> list[int]:
 
 
 def _sections(card: journal.WakeCard, now: datetime) -> list[_Section]:
-    counts = card.counts
+    counts, here = card.counts, card.namespace
     return [
-        _Section("You hold", counts["claims"], [_claim(one, now) for one in card.claims]),
+        _Section("You hold", counts["claims"], [_claim(one, here, now) for one in card.claims]),
         _Section("Unread", counts["unread"], _unread(card, now)),
-        _Section("Directives", counts["directives"], [_directive(one, now) for one in card.directives]),
-        _Section("Reminders", counts["reminders"], [_reminder(one, now) for one in card.reminders]),
+        _Section("Directives", counts["directives"], [_directive(one, here, now) for one in card.directives]),
+        _Section("Reminders", counts["reminders"], [_reminder(one, here, now) for one in card.reminders]),
         _journal(card, now),
         _Section(
             "Pinned", counts["pins"], [_item(f"#{pin.seq} {pin.channel}, {pin.agent}: ", pin.text) for pin in card.pins]
@@ -80,10 +80,10 @@ def _sections(card: journal.WakeCard, now: datetime) -> list[_Section]:
     ]
 
 
-def _claim(claim: journal.Claimed, now: datetime) -> str:
+def _claim(claim: journal.Claimed, here: str, now: datetime) -> str:
     left = (claim.expires - now).total_seconds()
     ends = f"{span(left)} left" if left > 0 else "lease has ended"
-    return _item(f"{claim.task} ({ends}, fence {claim.fence}){_place(claim.namespace)} ", claim.title)
+    return _item(f"{claim.task} ({ends}, fence {claim.fence}){_place(claim.namespace, here)} ", claim.title)
 
 
 def _unread(card: journal.WakeCard, now: datetime) -> list[str]:
@@ -94,21 +94,21 @@ def _unread(card: journal.WakeCard, now: datetime) -> list[str]:
     return [_item(f"oldest #{item.seq}, {age} ago, {item.agent} [{', '.join(item.reasons)}]: ", item.text)]
 
 
-def _directive(directive: journal.Instruction, now: datetime) -> str:
+def _directive(directive: journal.Instruction, here: str, now: datetime) -> str:
     terms = [f"from {directive.giver}", *([directive.state] if directive.state == "acknowledged" else [])]
     terms += [f"priority {directive.priority}"] if directive.priority else []
     if directive.overdue:
         terms.append("OVERDUE")
     elif directive.due is not None:
         terms.append(f"due in {span((directive.due - now).total_seconds())}")
-    return _item(f"{directive.directive} ({', '.join(terms)}){_place(directive.namespace)} ", directive.text)
+    return _item(f"{directive.directive} ({', '.join(terms)}){_place(directive.namespace, here)} ", directive.text)
 
 
-def _reminder(reminder: journal.Reminded, now: datetime) -> str:
+def _reminder(reminder: journal.Reminded, here: str, now: datetime) -> str:
     when = f"fired #{reminder.fired}" if reminder.fired is not None else ""
     if not when and reminder.at is not None:
         when = f"in {span((reminder.at - now).total_seconds())}"
-    return _item(f"{reminder.reminder} ({when}){_place(reminder.namespace)} ", reminder.text)
+    return _item(f"{reminder.reminder} ({when}){_place(reminder.namespace, here)} ", reminder.text)
 
 
 def _journal(card: journal.WakeCard, now: datetime) -> _Section:
@@ -123,8 +123,9 @@ def _journal(card: journal.WakeCard, now: datetime) -> _Section:
     return _Section(f"Journal #{entry.seq}, {age} ago", len(lines), [_item(*line) for line in lines])
 
 
-def _place(namespace: str) -> str:
-    return f" in {namespace}" if namespace != "default" else ""
+def _place(namespace: str, here: str) -> str:
+    """Where that is, when it is elsewhere."""
+    return f" in {namespace}" if namespace != here else ""
 
 
 def _item(head: str, text: str) -> str:

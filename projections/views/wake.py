@@ -43,6 +43,7 @@ def wake(reader: Reader, request: journal.Wake) -> journal.WakeCard:
         seq=reader.seq,
         time=time,
         agent=reader.agent,
+        namespace=request.namespace,
         counts={"claims": held, "unread": unread, "directives": asked, "reminders": known, "pins": pinned},
         claims=claims,
         oldest=_short(first.items[0]) if first.items else None,

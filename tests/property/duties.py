@@ -169,7 +169,7 @@ def _entries(told: Any, me: str, request: journal.Read, head: Any, now: datetime
 # --- the wake card -------------------------------------------------------------------------------------------------
 
 
-def wake(told: Any, me: str, head: Any, now: datetime, unread: inbox.Items) -> journal.WakeCard:
+def wake(told: Any, me: str, here: str, head: Any, now: datetime, unread: inbox.Items) -> journal.WakeCard:
     """The card, given the oldest item of the inbox."""
     claims = _claims(told, me)
     instructions = _instructions(told, me)
@@ -179,6 +179,7 @@ def wake(told: Any, me: str, head: Any, now: datetime, unread: inbox.Items) -> j
     counts = {"claims": len(claims), "unread": len(unread.items) + unread.remaining, "directives": len(instructions)}
     card = journal.WakeCard(
         agent=me,
+        namespace=here,
         counts=counts | {"reminders": len(reminded), "pins": len(pins)},
         claims=claims[:10],
         oldest=replace(unread.items[0], text=_brief(unread.items[0].text)) if unread.items else None,

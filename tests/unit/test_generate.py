@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from bus.domain import agent, channel, dm, inbox, log, registry
+from bus.domain import agent, channel, directive, dm, inbox, journal, log, registry, reminder
 from bus.domain import task_requests as task
 from bus.model import Operation, Request
 from bus.operation import OPERATIONS
@@ -21,6 +21,7 @@ from cli.groups import Group
 
 Typed = Callable[..., tuple[Common, Request]]
 Fails = Callable[..., dict[str, Any]]
+ISO = "an ISO instant with its time zone, such as 2030-01-31T12:00:00Z"
 PUBLIC = [operation for operation in OPERATIONS.values() if not operation.internal]
 
 
@@ -106,6 +107,11 @@ def fails(capsysbinary: pytest.CaptureFixture[bytes]) -> Fails:
         ("inbox ack --upto 12", inbox.Ack(upto=12)),
         ("who", agent.Who()),
         ("agent grant nova auditor", agent.Grant(agent="nova", authority="auditor")),
+        ("remind look --in 20m", reminder.Set(text="look", in_s=1200)),
+        ("remind x --every 1d --to nova", reminder.Set(text="x", every="1d", to="nova")),
+        ("wake --as-of -2h", journal.Wake(as_of="-2h")),
+        ("directive give x --role dev --due-in 2d", directive.Give(text="x", role="dev", due_in_s=172_800)),
+        ("journal write --done a --done b --next-step c", journal.Write(done=("a", "b"), next_steps=("c",))),
         ("agent register nova --harness h --parent atlas", agent.Register(agent="nova", harness="h", parent="atlas")),
         ("model register m/1 --context-tokens 9", registry.RegisterModel(model="m/1", context_tokens=9)),
         ("task open title", task.Open(title="title")),
@@ -193,6 +199,10 @@ def test_bad_standard_input_is_refused(fails: Fails, monkeypatch: pytest.MonkeyP
         ("task open x --priority many", {"message": "bad --priority", "expected": "a whole number"}),
         ("claim t-1 --lease 5x", {"message": "bad --lease", "found": "'5x'"}),
         ("claim t-1 --lease 1.5s", {"expected": "whole seconds"}),
+        ("remind x --at soon", {"message": "bad --at", "expected": ISO}),
+        ("remind x --at 2030-01-31T12:00:00", {"message": "bad --at", "expected": ISO}),
+        ("remind x --in -5m", {"message": "bad --in", "found": "'-5m'"}),
+        ("remind x --in 0s", {"message": "bad --in", "expected": "a whole number >= 1"}),
         ("claim t-1 --lease 0s", {"message": "bad --lease"}),
         ("claim ../x", {"message": "bad TASK"}),
         ("claim t-1 --fence 0", {"message": "bad --fence"}),
