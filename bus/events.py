@@ -56,14 +56,14 @@ class Unknown(msgspec.Struct, frozen=True):
     reason: str
 
 
-class RequestId(msgspec.Struct, frozen=True):
+class RequestId(msgspec.Struct, frozen=True, gc=False):
     """Identity of the request that caused an event: the client's id and a digest of what it asked for."""
 
     id: str
     digest: str
 
 
-class Draft(msgspec.Struct, frozen=True, kw_only=True):
+class Draft(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """An event that has been decided but not stored. `id` is random and never reused; `body` is the encoded fact, when
     it has been encoded already."""
 
@@ -96,7 +96,7 @@ class Record(msgspec.Struct, frozen=True, gc=False):
     data: bytes
 
 
-class Event(msgspec.Struct, frozen=True, kw_only=True):
+class Event(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One immutable record of the log. `fact` is the body, or Unknown when it could not be read."""
 
     seq: int
@@ -134,7 +134,10 @@ class Codec:
                 raise ValueError(f"two facts are named {cls.type}")
             if set(cls.upcasts) != set(range(1, cls.schema)):
                 raise ValueError(f"{cls.type} is at version {cls.schema} but its upcasts are {sorted(cls.upcasts)}")
-        self._current = {(name, str(cls.schema)): msgspec.json.Decoder(cls).decode for name, cls in self._types.items()}
+        self._current = {
+            (name.partition(".")[0], name, str(cls.schema)): msgspec.json.Decoder(cls).decode
+            for name, cls in self._types.items()
+        }
 
     @property
     def types(self) -> Mapping[str, type[Fact]]:
@@ -205,19 +208,23 @@ class Codec:
         )
 
     def _fact(self, type_: str, schema: str, family: str, headers: Mapping[str, str], data: bytes) -> Fact | Unknown:
+        if ENTITY not in headers or AGENT not in headers:
+            return Unknown(f"headers {ENTITY} and {AGENT} are needed")
+        decode = self._current.get((family, type_, schema))
+        try:
+            return decode(data) if decode is not None else self._older(type_, schema, family, data)
+        # An upcast meets whatever was written, and a decoder any depth of nesting: none of it may stop a reader.
+        except Exception as error:
+            return Unknown(f"{type_} version {schema[:20]} does not decode: {error}")
+
+    def _older(self, type_: str, schema: str, family: str, data: bytes) -> Fact | Unknown:
+        """The body of an event that is not of the present version, or not known at all."""
         cls = self._types.get(type_)
         if cls is None:
             return Unknown(f"unknown type {type_[:100]!r}" if type_ else f"no {TYPE} header")
         if not type_.startswith(f"{family}."):
             return Unknown(f"{type_} does not belong to family {family}")
-        if ENTITY not in headers or AGENT not in headers:
-            return Unknown(f"headers {ENTITY} and {AGENT} are needed")
-        decode = self._current.get((type_, schema))
-        try:
-            return decode(data) if decode is not None else _upcast(cls, schema, data)
-        # An upcast meets whatever was written, and a decoder any depth of nesting: none of it may stop a reader.
-        except Exception as error:
-            return Unknown(f"{type_} version {schema[:20]} does not decode: {error}")
+        return _upcast(cls, schema, data)
 
 
 def _upcast(cls: type[Fact], schema: str, data: bytes) -> Fact | Unknown:
@@ -230,6 +237,7 @@ def _upcast(cls: type[Fact], schema: str, data: bytes) -> Fact | Unknown:
     return msgspec.convert(body, cls)
 
 
+@lru_cache(maxsize=1024)
 def _version(text: str) -> int:
     """The schema version in a header; 0 for what is none."""
     return int(text) if text.isdecimal() and len(text) < 9 else 0
