@@ -5,6 +5,7 @@ Rules:
   does not go when asked (SIGTERM) is killed after a grace period.
 * Its input is a file and its output is always read, so neither side can wait for the other. Of the output only the end
   is kept.
+* A guard knows of it as long as anything of it may be there, and ends it when this process is killed.
 * Nothing here knows of tasks or of the bus.
 """
 
@@ -24,6 +25,7 @@ import msgspec
 from msgspec import Meta
 
 from bus.model import Seq
+from cli.guard import MARK, Guard
 
 KEPT_BYTES = 64_000
 """So much of the end of an output is kept."""
@@ -82,10 +84,9 @@ class Output:
 class Running:
     """A command under way. `start` it, let `listen` and `obey` run beside `ended`, and always `close` it."""
 
-    def __init__(self, words: Sequence[str], grace_s: float) -> None:
+    def __init__(self, words: Sequence[str], grace_s: float, guard: Guard) -> None:
         self.output = Output()
-        self._words = words
-        self._grace_s = grace_s
+        self._words, self._grace_s, self._guard = words, grace_s, guard
         self._told = anyio.Event()
         self._silent = anyio.Event()
         self._process: subprocess.Popen[bytes] | None = None
@@ -95,11 +96,13 @@ class Running:
         """Raises OSError when it cannot be started."""
         self._pipe, write = os.pipe()
         os.set_blocking(self._pipe, False)
+        self._guard.expect(environment[MARK])
         try:
             with stdin.open("rb") as file:
                 self._process = subprocess.Popen(
                     self._words, stdin=file, stdout=write, stderr=write, env=dict(environment), start_new_session=True
                 )
+            self._guard.began(self._process.pid)
         finally:
             os.close(write)
 
@@ -146,6 +149,8 @@ class Running:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(self._process.pid, signal.SIGKILL)
             await anyio.to_thread.run_sync(self._process.wait)
+        if self._process is not None:
+            self._guard.ended(self._process.pid)
         if self._pipe >= 0:
             os.close(self._pipe)
             self._pipe = -1

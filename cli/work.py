@@ -22,6 +22,7 @@ from bus.operation import OPERATION_OF
 from cli import asking
 from cli.fields import Field, Typed, fields_of, request_of, value_of
 from cli.generate import Command, Common, make_command
+from cli.guard import Guard
 from cli.render import Part, Screen, give_up_output, write_json
 from cli.worker import Plan, Worker
 
@@ -175,8 +176,12 @@ class Told:
 async def work(common: Common, plan: Plan) -> None:
     """Work until told to stop, or until the plan is fulfilled."""
     async with asking.connected(common, asking.FOLLOW_TIMEOUT_S) as asker:
-        worker = Worker(asker, asking.settings_of(common), plan, Told(common))
-        await worker.run()
+        guard = Guard(plan.grace_s)
+        try:
+            worker = Worker(asker, asking.settings_of(common), plan, Told(common), guard)
+            await worker.run()
+        finally:
+            guard.close()
     if worker.failure is not None:
         raise worker.failure
     if worker.stopped_by == signal.SIGINT:

@@ -7,7 +7,7 @@ Rules:
   as lost when it could not be renewed in time, whether or not anybody answered.
 * What is left of a lease is counted from before the claim was asked for, so it ends here before it ends there.
 * The bus may go away and come back; whatever is asked is asked again until it is answered or makes no sense any more.
-* However this ends, no command that it started goes on.
+* However this ends, no command that it started goes on (`cli.guard`).
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from bus.domain import task_requests as ask
 from bus.errors import BusError, NotFound, Refused, Unavailable
 from bus.model import Request
 from cli.asking import Asker
+from cli.guard import MARK, Guard
 from cli.running import Running, ending, read_result
 
 LOOK_S = 5.0
@@ -101,8 +102,8 @@ class Job:
 class Worker:
     """Takes tasks for one agent and runs the command for each."""
 
-    def __init__(self, asker: Asker, settings: config.Settings, plan: Plan, say: Say) -> None:
-        self._asker, self._settings, self._plan, self._say = asker, settings, plan, say
+    def __init__(self, asker: Asker, settings: config.Settings, plan: Plan, say: Say, guard: Guard) -> None:
+        self._asker, self._settings, self._plan, self._say, self._guard = asker, settings, plan, say, guard
         self._jobs: set[Job] = set()
         self._freed = anyio.Event()
         self._patience = anyio.CancelScope()
@@ -189,7 +190,7 @@ class Worker:
                     raise
         if claim is None:
             return None
-        job = Job(claim, asked_at, Running(self._plan.words, self._plan.grace_s), self._plan.grace_s)
+        job = Job(claim, asked_at, Running(self._plan.words, self._plan.grace_s, self._guard), self._plan.grace_s)
         if not self._ends():
             return job
         await self._close(
@@ -257,7 +258,7 @@ class Worker:
         found |= {"BUS_AGENT": settings.agent, "BUS_NAMESPACE": settings.namespace, "BUS_HOME": str(settings.home)}
         if settings.url is not None:
             found |= {"BUS_URL": settings.url, "BUS_CREDS": str(settings.creds)}
-        found |= {"BUS_TASK": job.claim.task, "BUS_FENCE": job.fence, "BUS_RESULT": str(folder / "result")}
+        found |= {"BUS_TASK": job.claim.task, "BUS_FENCE": job.fence, MARK: str(folder / "result")}
         return found | {"BUS_CHANNEL": job.channel}
 
     async def _keep(self, job: Job) -> None:

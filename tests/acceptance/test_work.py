@@ -310,6 +310,17 @@ def test_a_command_that_ignores_the_end_is_killed(yard: Yard) -> None:
     assert yard.task("t")["state"] == "open"
 
 
+def test_a_worker_that_is_killed_leaves_no_command_behind(yard: Yard) -> None:
+    yard.open("t")
+    with yard.working(
+        "trap '' TERM; echo $$ > pid; sleep 1000; sleep 1000", "--lease", "2s", "--grace", "300ms"
+    ) as worker:
+        pid = yard.pid()
+        worker.process.kill()
+        wait_until(lambda: gone(pid), what="the end of its command")
+    assert events(yard.work("true", "--max", "1"))[1] == ("done", "t")
+
+
 # --- losing ---------------------------------------------------------------------------------------------------------
 
 
