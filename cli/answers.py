@@ -8,7 +8,6 @@ Rules:
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from datetime import datetime
 from typing import Any
 
 import msgspec
@@ -18,6 +17,7 @@ from bus.domain import agent, directive, inbox, journal, log, message, reminder
 from bus.domain import task_requests as tasks
 from bus.durations import span
 from bus.model import Answer, Query, Reply, Request
+from cli.plain import seq_part, show_fields, show_reply, show_table, word
 from cli.render import Cell, Part, Screen
 
 DATA_LENGTH = 160
@@ -59,9 +59,9 @@ def show(screen: Screen, request: Request, answer: Any) -> None:
         if not getattr(answer, ITEMS[type(answer)]):
             screen.note("nothing unread" if isinstance(answer, inbox.Items) else f"no {ITEMS[type(answer)]}")
     elif isinstance(answer, Reply):
-        _reply(screen, answer)
+        show_reply(screen, answer)
     else:
-        _fields(screen, answer)
+        show_fields(screen, answer)
     if isinstance(request, Query) and request.as_of is not None and isinstance(answer, Answer):
         screen.note(f"as of #{answer.seq}, {screen.time(answer.time)}")
     if getattr(answer, "next", None) is not None and _is_full(request, answer):
@@ -84,13 +84,9 @@ def _is_full(request: Any, answer: Any) -> bool:
 # --- one by one -----------------------------------------------------------------------------------------------------
 
 
-def _seq(seq: int) -> Part:
-    return (f"#{seq}", "cyan")
-
-
 def _messages(screen: Screen, answer: message.Messages) -> None:
     for row in answer.messages:
-        head: list[Part] = [_seq(row.seq), "  ", (screen.time(row.time), "dim"), "  ", (row.agent, "bold")]
+        head: list[Part] = [seq_part(row.seq), "  ", (screen.time(row.time), "dim"), "  ", (row.agent, "bold")]
         if row.reply_to is not None:
             head.append((f" to #{row.reply_to}", "dim"))
         marks = [word for word, holds in (("edited", row.edited), ("pinned", row.pinned)) if holds]
@@ -104,7 +100,7 @@ def _messages(screen: Screen, answer: message.Messages) -> None:
 def _items(screen: Screen, answer: inbox.Items) -> None:
     for item in answer.items:
         place = f" in {item.channel}" if item.channel else f" about {item.task}" if item.task else ""
-        head: list[Part] = [_seq(item.seq), "  ", (screen.time(item.time), "dim"), "  ", (item.agent, "bold")]
+        head: list[Part] = [seq_part(item.seq), "  ", (screen.time(item.time), "dim"), "  ", (item.agent, "bold")]
         screen.message([*head, place, (f" [{', '.join(item.reasons)}]", "dim")], item.text)
     if answer.remaining:
         screen.note(f"{answer.remaining} more wait: acknowledge these with `bus inbox ack {answer.upto}`")
@@ -119,7 +115,7 @@ def _counts(screen: Screen, answer: inbox.Counts) -> None:
         place = pile.channel or (f"dm with {pile.dm}" if pile.dm else "the bus")
         reasons = ", ".join(f"{count} {reason}" for reason, count in pile.reasons.items())
         rows.append([(place, "bold"), str(pile.unread), reasons, screen.time(pile.since), f"#{pile.first}"])
-    _table(screen, columns, rows)
+    show_table(screen, columns, rows)
     if not answer.unread:
         screen.note("nothing unread")
         return
@@ -135,7 +131,7 @@ def _event(screen: Screen, row: log.LogRow, indent: int = 0, *, body: bool = Tru
     data = "" if not body else "(not for you)" if row.redacted else msgspec.json.encode(row.data).decode()
     if len(data) > DATA_LENGTH:
         data = data[: DATA_LENGTH - 1] + "…"
-    head: list[Part] = [_seq(row.seq), "  ", (screen.time(row.time), "dim"), "  ", (row.agent, "bold"), "  "]
+    head: list[Part] = [seq_part(row.seq), "  ", (screen.time(row.time), "dim"), "  ", (row.agent, "bold"), "  "]
     screen.line(*head, (row.type, "magenta"), f"  {row.namespace}/{row.entity}  ", (data, "dim"), indent=indent)
     if row.problem:
         screen.line((f"cannot be read: {row.problem}", "red"), indent=indent + 4)
@@ -157,7 +153,7 @@ def _event_detail(screen: Screen, answer: log.EventDetail) -> None:
 
 def _lease(screen: Screen, answer: tasks.LeaseReply) -> None:
     parts: list[Part] = [
-        _seq(answer.seq),
+        seq_part(answer.seq),
         "  task ",
         (answer.task, "bold"),
         f" is yours until {screen.time(answer.expires)}",
@@ -180,7 +176,7 @@ def _task_cells(screen: Screen, row: tasks.TaskRow) -> list[Cell]:
 
 def _task_table(screen: Screen, rows: Sequence[tasks.TaskRow]) -> None:
     columns = ("task", "state", "priority", "title", "held by", "labels")
-    _table(screen, columns, [_task_cells(screen, row) for row in rows])
+    show_table(screen, columns, [_task_cells(screen, row) for row in rows])
 
 
 def _tasks(screen: Screen, answer: tasks.Tasks) -> None:
@@ -192,11 +188,11 @@ def _tasks(screen: Screen, answer: tasks.Tasks) -> None:
 def _task(screen: Screen, answer: tasks.TaskDetail) -> None:
     row = answer.task
     screen.line((row.task, "bold"), "  ", row.title)
-    _fields(screen, row, skip=("task", "title"), indent=4)
+    show_fields(screen, row, skip=("task", "title"), indent=4)
     screen.line(("history", "bold"), indent=2)
     for event in answer.history:
         data = msgspec.json.encode(event.data).decode()
-        head: list[Part] = [_seq(event.seq), "  ", (screen.time(event.time), "dim"), "  ", (event.agent, "bold")]
+        head: list[Part] = [seq_part(event.seq), "  ", (screen.time(event.time), "dim"), "  ", (event.agent, "bold")]
         screen.line(*head, "  ", (event.type, "magenta"), "  ", (data, "dim"), indent=4)
 
 
@@ -225,7 +221,7 @@ def _directives(screen: Screen, answer: directive.Directives) -> None:
         who = row.agent or (f"{row.role}: " if row.role else "") + ", ".join(row.to)
         cells: list[Cell] = [(row.directive, "bold"), (state, "red" if row.overdue else STYLES.get(row.state, ""))]
         rows.append([*cells, str(row.priority), row.giver, who, due, row.text])
-    _table(screen, columns, rows)
+    show_table(screen, columns, rows)
     if not rows:
         screen.note("no directives")
 
@@ -237,14 +233,14 @@ def _reminders(screen: Screen, answer: reminder.Reminders) -> None:
         every = f"{row.every} {row.timezone}".strip()
         cells: list[Cell] = [(row.reminder, "bold"), (row.state, STYLES.get(row.state, "")), row.to]
         rows.append([*cells, screen.time(row.at) if row.at else "", every, row.text])
-    _table(screen, columns, rows)
+    show_table(screen, columns, rows)
     if not rows:
         screen.note("no reminders")
 
 
 def _entries(screen: Screen, answer: journal.Entries) -> None:
     for row in answer.entries:
-        head: list[Part] = [_seq(row.seq), "  ", (screen.time(row.time), "dim"), "  ", (row.agent, "bold")]
+        head: list[Part] = [seq_part(row.seq), "  ", (screen.time(row.time), "dim"), "  ", (row.agent, "bold")]
         screen.message(head, row.focus)
         for title, lines in (("done", row.done), ("decided", row.decisions), ("next", row.next_steps)):
             for line in lines:
@@ -268,7 +264,7 @@ def _board_news(screen: Screen, answer: tasks.TaskBoard) -> None:
         holder = f"  {row.owner} until {screen.time(row.expires)}" if row.owner else ""
         state: Part = (row.state, STYLES.get(row.state, ""))
         screen.line(
-            _seq(row.seq), "  ", (row.task, "bold"), "  ", state, f"  {row.priority}  {row.title}", (holder, "dim")
+            seq_part(row.seq), "  ", (row.task, "bold"), "  ", state, f"  {row.priority}  {row.title}", (holder, "dim")
         )
 
 
@@ -285,7 +281,7 @@ def _presences(screen: Screen, answer: agent.Presences) -> None:
         ]
         for one in answer.agents
     ]
-    _table(screen, columns, rows)
+    show_table(screen, columns, rows)
     screen.note(f"the newest event is {span(answer.age_s)} old")
 
 
@@ -295,7 +291,7 @@ def _moment(screen: Screen, answer: log.Moment) -> None:
         [(name, "bold"), str(table.rows), table.digest[:DIGEST_LENGTH], _verdict(table)]
         for name, table in answer.tables.items()
     ]
-    _table(screen, columns, rows)
+    show_table(screen, columns, rows)
     parts: list[Part] = [f"#{answer.seq}, {screen.time(answer.time)}: {answer.events} events"]
     if answer.skipped:
         parts.append((f", {answer.skipped} of them cannot be read", "yellow"))
@@ -315,69 +311,11 @@ def _verdict(table: log.TableDigest) -> Cell:
 
 
 def _rows(screen: Screen, answer: log.Rows) -> None:
-    screen.table(answer.columns, [[_word(value) for value in row] for row in answer.rows])
+    screen.table(answer.columns, [[word(value) for value in row] for row in answer.rows])
     if answer.truncated:
         screen.note("there are more rows: --limit")
     if not answer.rows:
         screen.note("no rows")
-
-
-# --- anything else --------------------------------------------------------------------------------------------------
-
-
-def _reply(screen: Screen, answer: Reply) -> None:
-    parts: list[Part] = [_seq(answer.seq)]
-    for key, value in asdict(answer).items():
-        if key != "seq" and not _is_empty(value):
-            parts += ["  ", (key, "dim"), " ", _value(screen, value)]
-    screen.line(*parts)
-
-
-def _fields(screen: Screen, answer: Any, skip: Sequence[str] = (), indent: int = 0) -> None:
-    """Lists of structs as tables; everything else as `name  value`."""
-    hidden = (*skip, "seq", "time", "next") if isinstance(answer, Answer) else skip
-    for key, value in asdict(answer).items():
-        if key in hidden or _is_empty(value):
-            continue
-        if isinstance(value, list) and isinstance(value[0], msgspec.Struct):
-            columns = list(value[0].__struct_fields__)
-            _table(screen, columns, [[_value(screen, getattr(row, name)) for name in columns] for row in value])
-        elif isinstance(value, msgspec.Struct):
-            screen.line((key, "bold"), indent=indent)
-            _fields(screen, value, indent=indent + 4)
-        else:
-            text = _value(screen, value)
-            if "\n" in text:
-                screen.line((key, "dim"), indent=indent)
-                screen.block(text, indent=indent + 4)
-            else:
-                screen.line((key, "dim"), "  ", text, indent=indent)
-
-
-def _table(screen: Screen, columns: Sequence[str], rows: Sequence[Sequence[Cell]]) -> None:
-    """A table without the columns in which there is nothing."""
-    kept = [n for n in range(len(columns)) if any(row[n] not in ("", ("", "")) for row in rows)]
-    screen.table([columns[n].rstrip("_") for n in kept], [[row[n] for n in kept] for row in rows])
-
-
-def _value(screen: Screen, value: Any) -> str:
-    if isinstance(value, datetime):
-        return screen.time(value)
-    if isinstance(value, list | tuple) and all(isinstance(one, str | int) for one in value):
-        return ", ".join(map(str, value))
-    return "" if _is_empty(value) else _word(value)
-
-
-def _word(value: Any) -> str:
-    if value is None:
-        return ""
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    return value if isinstance(value, str) else msgspec.json.encode(value).decode()
-
-
-def _is_empty(value: Any) -> bool:
-    return value is None or value in ("", [], (), {})
 
 
 _ITEM_RENDERERS: dict[type, Callable[[Screen, Any], None]] = {
