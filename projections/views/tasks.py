@@ -18,7 +18,7 @@ from bus.domain.needs import Needs
 from bus.domain.task import Task
 from bus.errors import NotFound
 from bus.model import Entry
-from projections.query import Reader, answers, sought, utc
+from projections.query import Reader, answers, listed, sought, utc
 from projections.schema import naive
 from projections.views.history import shown
 
@@ -51,12 +51,20 @@ def whole(reader: Reader, namespace: str, names: Iterable[str]) -> dict[str, ask
     waiting = (
         links[name].state.needs for name, entry in known.items() if name in links and entry.state.state == "open"
     )
-    needed = reader.states(Task, namespace, chain.from_iterable(waiting))
-    done = {name for name, entry in needed.items() if entry.state.state == "done"}
+    done = _done(reader, namespace, set(chain.from_iterable(waiting)))
     return {
         name: _row(name, entry, sorted(links[name].state.needs) if name in links else [], done)
         for name, entry in known.items()
     }
+
+
+def _done(reader: Reader, namespace: str, names: Collection[str]) -> set[str]:
+    """Those of these tasks that are done."""
+    kids = {kid: name for name in names if (kid := reader.kid("task", namespace, name)) is not None}
+    if not kids:
+        return set()
+    sql = f"select kid from {reader.at('task')} where kid in {listed(kids)} and state = 'done'"
+    return {kids[kid] for (kid,) in reader.rows(sql)}
 
 
 def _row(name: str, entry: Entry, needs: list[str], done: Collection[str]) -> ask.TaskRow:
