@@ -14,7 +14,7 @@ from contextlib import asynccontextmanager
 
 import anyio
 
-from tests.acceptance.checker import Diaries
+from bus.domain import channel
 from tests.acceptance.support import Child, Rig, until
 
 
@@ -62,20 +62,24 @@ class Leaders:
 
 
 @asynccontextmanager
-async def changing(rig: Rig, seed: int, between: tuple[int, int] = (30, 90)) -> AsyncIterator[Leaders]:
-    """While the block runs, the leader is killed again and again, whenever clients were told of some more effects."""
-    leaders, chance, diaries = Leaders(rig), random.Random(seed), Diaries(rig.folder)
+async def changing(rig: Rig, seed: int, between: tuple[int, int] = (60, 150)) -> AsyncIterator[Leaders]:
+    """While the block runs, the leader is killed again and again, whenever the log has grown by some more events."""
+    leaders, chance = Leaders(rig), random.Random(seed)
     leaders.start_second()
     await follow(rig, 2)
 
-    async def go_on() -> None:
-        while True:
-            target = diaries.acknowledged + chance.randrange(*between)
-            while diaries.acknowledged < target:
-                await anyio.sleep(0.02)
-            await leaders.kill()
+    async with rig.connect() as bus, anyio.create_task_group() as tasks:
 
-    async with anyio.create_task_group() as tasks:
+        async def length() -> int:
+            return int((await bus.call(channel.List(limit=1))).seq)
+
+        async def go_on() -> None:
+            while True:
+                target = await length() + chance.randrange(*between)
+                while await length() < target:
+                    await anyio.sleep(0.01)
+                await leaders.kill()
+
         tasks.start_soon(go_on)
         yield leaders
         tasks.cancel_scope.cancel()

@@ -10,11 +10,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import anyio
+import anyio.to_thread
 import pytest
 
 from bus.domain import channel
 from bus.domain import task_requests as task
 from tests.acceptance.checker import Diaries, Log, check, nobody_holds
+from tests.acceptance.leaders import changing
 from tests.acceptance.support import Child, Rig, running, until
 
 CLIENTS = [f"worker-{number}" for number in range(8)]
@@ -85,6 +87,41 @@ async def test_next_never_gives_one_task_to_two(rig: Rig) -> None:
     taken = Counter(line["reply"]["task"] for line in history if "reply" in line)
     assert set(taken.values()) == {1}
     assert len(taken) == 400
+
+
+@pytest.mark.parametrize("mode", ["race", "take"])
+async def test_the_races_are_won_once_however_often_the_leader_changes(rig: Rig, mode: str) -> None:
+    seed = random.randrange(1 << 32)
+    print(f"seed {seed}")
+    await open_tasks(rig, 600)
+    async with changing(rig, seed, between=(40, 120)) as leaders:
+        clients = start(rig, mode, tasks=600, flying=2)
+        counts = await anyio.to_thread.run_sync(counted, clients)
+    print(f"{leaders.changes} changes of the leader, {dict(counts)}")
+    assert leaders.changes >= 1
+    won, lost = ("task.claim", "claimed") if mode == "race" else ("task.next", "none_waiting")
+    assert counts == {won: 600, lost: 8 * 600 - 600 if mode == "race" else 8 * 2}
+
+    history, records = Diaries(rig.folder).read(), await rig.log()
+    assert check(records, history) == []
+    winners = Counter(line["reply"]["task"] for line in history if "reply" in line)
+    assert (len(winners), set(winners.values())) == (600, {1})
+
+
+async def test_leases_and_fences_hold_however_often_the_leader_changes(rig: Rig) -> None:
+    seed = random.randrange(1 << 32)
+    print(f"seed {seed}")
+    diaries = Diaries(rig.folder)
+    await open_tasks(rig, 40)
+    async with changing(rig, seed) as leaders:
+        clients = start(rig, "work", tasks=40, flying=3, pause_s=0.02)
+        await until(lambda: leaders.changes >= 4, timeout_s=60, what="four changes of the leader")
+        await acknowledged(diaries, 100)
+        for client in clients:
+            await anyio.to_thread.run_sync(client.end)
+    records = await rig.log_when(nobody_holds)
+    assert check(records, diaries.read()) == []
+    print(f"{leaders.changes} changes of the leader, {len(Log(records).holds)} claims")
 
 
 async def test_never_two_holders_of_one_fence_whatever_is_killed(rig: Rig) -> None:
