@@ -289,7 +289,8 @@ class Present(Struct, frozen=True, kw_only=True):
 class Presences(Answer, frozen=True, kw_only=True):
     agents: list[Present]
     age_s: float
-    """Seconds since the newest event this answer rests on was stored."""
+    """How old this is: seconds since everything that was stored then was known here. For a moment of the past, seconds
+    since the newest event this answer rests on was stored."""
 
 
 # --- what every decision asks -------------------------------------------------------------------------------------

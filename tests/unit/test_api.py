@@ -255,3 +255,24 @@ def test_what_is_no_error_of_the_bus_is_a_defect() -> None:
     defect = as_error("x.y", ZeroDivisionError("oh"))
     assert isinstance(defect, Defect)
     assert "x.y" in str(defect)
+
+
+# --- how old ----------------------------------------------------------------------------------------------------------
+
+
+async def test_who_is_there_says_how_old_that_is(one: Desk) -> None:
+    """Seconds since the tables were known to contain all of the log, however long nothing happens."""
+    head = len(one.leader.log.records)
+    one.clock.pass_s(100)
+    one.api.log_ended(head, one.clock.monotonic_ns())
+    one.clock.pass_s(3)
+    assert (await one.see("atlas", agent.Who())).age_s == 3
+    # The log goes on, and the tables do not: the answer grows old.
+    await one.leader.do("nova", channel.Post(channel="dev", text="not folded yet"))
+    one.api.log_ended(head + 1, one.clock.monotonic_ns())
+    one.clock.pass_s(60)
+    assert (await one.see("atlas", agent.Who())).age_s == 63
+    await one.fold()
+    assert (await one.see("atlas", agent.Who())).age_s == 60
+    # What was is as old as it is.
+    assert (await one.see("atlas", agent.Who(as_of=head))).age_s == 163

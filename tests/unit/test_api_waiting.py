@@ -243,3 +243,12 @@ async def test_an_agent_that_is_deactivated_while_it_waits_is_told_nothing(one: 
         await one.do("olga", agent.Deactivate(agent="atlas"), channel.Post(channel="dev", text="he is gone"))
     assert isinstance(later.outcome, NotAllowed)
     assert later.outcome.code == "inactive"
+
+
+async def test_a_peek_that_nobody_can_record_shows_nothing(one: Desk) -> None:
+    """What was shown and not recorded could not be acknowledged."""
+    await one.do("nova", channel.Post(channel="dev", text="@atlas hi"))
+    one.record_error = Unavailable("no leader", code="no_leader")
+    await caught(one.see("atlas", inbox.Peek()), Unavailable, "no_leader")
+    one.record_error = None
+    assert len((await one.see("atlas", inbox.Peek())).items) == 1
