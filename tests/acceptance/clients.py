@@ -26,7 +26,7 @@ import structlog
 
 from bus.client import Bus
 from bus.clock import RandomIds
-from bus.domain import channel
+from bus.domain import channel, reminder
 from bus.domain import task_requests as task
 from bus.errors import BusError
 from bus.model import Request
@@ -178,11 +178,24 @@ async def load(client: Client) -> None:
     await _together(client.options.flying, some)
 
 
+async def remind(client: Client) -> None:
+    """Set so many reminders for oneself, due within seconds."""
+    left = list(range(client.options.tasks))
+
+    async def some() -> None:
+        while left:
+            text = f"{client.bus.agent} {left.pop()}"
+            await client.ask(reminder.Set(text=text, in_s=client.chance.randint(2, 8)))
+
+    await _together(client.options.flying, some)
+
+
 MODES: dict[str, tuple[Callable[[Client], Awaitable[None]], bool]] = {
     "race": (race, FAST),
     "take": (take, FAST),
     "work": (work, DURABLE),
     "load": (load, DURABLE),
+    "remind": (remind, FAST),
 }
 
 
