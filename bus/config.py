@@ -101,6 +101,12 @@ class ProcessLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     log_file_bytes: Bytes = 10_000_000
 
 
+class GuardLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`[guard]`: what becomes of a commit when the bus cannot be asked who holds its paths."""
+
+    unreachable: Literal["allow", "refuse"] = "allow"
+
+
 class ConfigFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`<home>/config.toml`, whole."""
 
@@ -116,6 +122,7 @@ class ConfigFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     lease: LeaseLimits = LeaseLimits()
     presence: PresenceLimits = PresenceLimits()
     process: ProcessLimits = ProcessLimits()
+    guard: GuardLimits = GuardLimits()
 
     def __post_init__(self) -> None:
         if self.log.max_bytes > self.storage.max_bytes:

@@ -24,6 +24,7 @@ from cli.fields import Field, Typed, fields_of, request_of
 from cli.generate import Act, Command, Common, make_command, operation_command
 from cli.groups import Group, make_group
 from cli.render import Screen
+from cli.repository import from_here
 
 DAILY: Mapping[str, tuple[str, str]] = {
     "join": ("channel.join", "become a member of a channel; opens it if need be"),
@@ -38,14 +39,15 @@ DAILY: Mapping[str, tuple[str, str]] = {
     "fail": ("task.fail", "say that a task you hold could not be done"),
     "next": ("task.next", "take the best task that is waiting"),
     "handoff": ("task.handoff", "pass a task you hold to another agent"),
+    "reserve": ("reservation.reserve", "keep paths or globs for yourself for a while"),
     "remind": ("reminder.set", "be reminded at a time, in a while, or every so often"),
     "wake": ("journal.wake", "what you must know when you start: claims, unread, directives, your journal"),
 }
 """Short names of operations at the top level, and what they do.
-`inbox`, `dm`, `log` and `replay` are groups with a default verb."""
+`inbox`, `dm`, `intent`, `log` and `replay` are groups with a default verb."""
 RUN = "replay.run"
 """What `bus replay` stands for: no operation, but one of three."""
-DEFAULTS = {"dm": "post", "inbox": "peek", "log": "list", "replay": "run"}
+DEFAULTS = {"dm": "post", "inbox": "peek", "intent": "declare", "log": "list", "replay": "run"}
 EXAMPLES = {
     "task.open": 'bus task open "fix auth" --priority 2 --label backend',
     "task.claim": "bus claim t-4k7mzq2xwd --lease 10m",
@@ -54,6 +56,10 @@ EXAMPLES = {
     "channel.read": "bus read dev --limit 20",
     "dm.post": 'bus dm nova "can you review #12?"',
     "inbox.peek": "bus inbox --ack",
+    "intent.declare": 'bus intent "fix auth" --text "rotate the signing keys" --lease 30m',
+    "reservation.reserve": 'bus reserve src/auth/ "tests/**/test_auth*.py" --reason "new tokens" --lease 1h',
+    "reservation.release": "bus reservation release --all",
+    "reservation.check": 'bus reservation check "src/**/*.py"',
     "reminder.set": 'bus remind "look at the build" --in 20m',
     "directive.give": 'bus directive give "run the tests" --to nova --due-in 2h',
     "journal.write": 'bus journal write --focus "the parser" --next-step "test odd input"',
@@ -130,7 +136,7 @@ def summary(operation: Operation) -> str:
 
 
 def _act(operation: Operation, common: Common, typed: Typed) -> None:
-    request = request_of(operation, fields_of(operation), typed, asking.stdin_text)
+    request = from_here(request_of(operation, fields_of(operation), typed, asking.stdin_text))
     asking.perform(common, operation, request)
 
 

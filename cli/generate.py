@@ -33,6 +33,8 @@ SAMPLES = {
     "to": "nova",
     "agent": "nova",
     "message": "12",
+    "key": '"fix auth"',
+    "paths": "src/auth/",
     "event": "12",
     "upto": "12",
     "text": '"the tests pass"',
@@ -307,7 +309,7 @@ def _placed(fields: Sequence[Field], typed: Mapping[str, Any]) -> dict[str, Any]
     """What was typed by field: words fill the arguments that were not given as options, in order."""
     found = dict(typed)
     places = [field for field in fields if field.place is not None]
-    words = [word for field in places if (word := typed.get(field.param)) is not None]
+    words = [word for field in places if (word := typed.get(field.param)) not in (None, [])]
     open_places = []
     for field in places:
         option = found.pop(f"{field.param}option", None)

@@ -148,9 +148,11 @@ REFERENCE = {
     "call": "ask for any operation with JSON",
     "help": "describe operations and their fields",
 }
+GUARD = {"guard": "refuse commits of paths that another agent holds"}
 WORK = {"work": "take tasks one after the other and run a command for each"}
 GROUPS = {
     "dm": "say something to one agent alone",
+    "intent": "what agents are about to do, so that two do not begin the same",
     "inbox": "what is addressed to you and unread",
     "log": "the events themselves",
     "replay": "the state of any moment, proved from the log",
@@ -166,7 +168,7 @@ def root() -> Group:
     known = families()
     members: dict[str, Callable[[], Any]] = {name: partial(_daily, name) for name in DAILY}
     members |= {name: partial(_family, name) for name in (*GROUPS, *known)}
-    members |= dict.fromkeys(WORK, _work)
+    members |= dict.fromkeys(WORK, _work) | dict.fromkeys(GUARD, _guard)
     members |= {name: partial(_lifecycle, name) for name in LIFECYCLE}
     members |= {name: partial(_reference, name) for name in REFERENCE}
     group = make_group("bus", members, TEXT, completion=True)
@@ -176,7 +178,7 @@ def root() -> Group:
     ]
     group.sections = (
         ("Every day", [*daily, *WORK.items(), *GROUPS.items()]),
-        ("The bus itself", list(LIFECYCLE.items())),
+        ("The bus itself", [*LIFECYCLE.items(), *GUARD.items()]),
         ("Everything, by family", verbs),
         ("For programs", list(REFERENCE.items())),
     )
@@ -199,6 +201,12 @@ def _work() -> Any:
     from cli import work
 
     return work.command()
+
+
+def _guard() -> Any:
+    from cli import precommit
+
+    return precommit.group()
 
 
 def _lifecycle(name: str) -> Any:
