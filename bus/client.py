@@ -49,7 +49,7 @@ TRY_S = {"do": 1.0, "see": 3.0}
 still under way joins itself, so asking again costs little; a query would be read twice."""
 FOLLOW_S = 3.0
 """How long a following query is held; short, because a daemon that is killed cannot say that it will not answer."""
-BACKOFF_S = (0.02, 0.05, 0.1, 0.2, 0.5)
+BACKOFF_S = (0.02, 0.05, 0.1, 0.2, 0.25)
 DOWN_S = 1.0
 """An embedded bus that was gone for so long is looked after."""
 SILENT_TRIES = 4

@@ -10,11 +10,11 @@ from pathlib import Path
 import msgspec
 from rich.console import Console
 
-from bench import commands, past, writing
+from bench import commands, past, takeover, writing
 from bench.figures import Figure, Figures, as_json, print_table
 from bench.ground import ground
 
-SECTIONS = "ABCDEFGH"
+SECTIONS = "ABCDEFGHT"
 
 
 def measured(wanted: str, small: bool, directory: Path | None, repeat: int) -> Iterator[Figures]:
@@ -32,6 +32,9 @@ def measured(wanted: str, small: bool, directory: Path | None, repeat: int) -> I
         if "H" in wanted:
             with ground(directory) as place:
                 yield commands.starting(place, 3 if small else 15)
+        if "T" in wanted:
+            with ground(directory) as place:
+                yield takeover.silences(place, 1 if small else 5)
         if set(wanted) & set("DFG"):
             if not set(wanted) & set("FG"):
                 sizes = msgspec.structs.replace(sizes, events=sizes.fold)

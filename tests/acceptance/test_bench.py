@@ -20,12 +20,13 @@ EXPECTED = {
     "F": ("one task", "channel tail", "board", "page of 50", "inbox"),
     "G": ("daemon after folding", "nats-server after folding", "daemon after a restart"),
     "H": ("bus",),
+    "T": ("leader killed", "leader frozen", "leader cut off"),
 }
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(not (ROOT / "ops" / "bench").is_dir(), reason="the bench is not part of the package")
-@pytest.mark.parametrize("sections", ["ABC", "DFG", "EH"])
+@pytest.mark.parametrize("sections", ["ABC", "DFG", "EH", "T"])
 def test_prints_every_line(tmp_path: Path, sections: str) -> None:
     found = tmp_path / "figures.json"
     command = [sys.executable, "-m", "bench", "--small", "--only", sections, "--json", str(found)]
