@@ -183,7 +183,7 @@ class DeclareReply(Reply, frozen=True, kw_only=True):
     key: str
     declared: int
     expires: datetime
-    warnings: tuple[Near, ...]
+    warnings: list[Near]
 
 
 class WithdrawReply(Reply, frozen=True, kw_only=True):
@@ -287,7 +287,7 @@ def decide_withdraw(view: View, request: Withdraw, ctx: Context) -> Decision:
     return WithdrawReply(seq=entry.since, key=key, state=intent.state)
 
 
-def near(view: View, namespace: str, key: str, text: str) -> tuple[Near, ...]:
+def near(view: View, namespace: str, key: str, text: str) -> list[Near]:
     """The other intents of the namespace that are worded alike, the most alike first."""
     found = []
     for other in view.order(Intent, namespace):
@@ -306,7 +306,7 @@ def near(view: View, namespace: str, key: str, text: str) -> tuple[Near, ...]:
                     likeness=round(share, 2),
                 )
             )
-    return tuple(sorted(found, key=lambda one: (-one.likeness, one.seq))[:WARNINGS])
+    return sorted(found, key=lambda one: (-one.likeness, one.seq))[:WARNINGS]
 
 
 def _keys_alike(one: str, other: str) -> float:

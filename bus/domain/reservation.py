@@ -222,7 +222,7 @@ class Renewed(Struct, frozen=True, kw_only=True):
 
 
 class RenewReply(Reply, frozen=True, kw_only=True):
-    renewed: tuple[Renewed, ...]
+    renewed: list[Renewed]
 
 
 class Released(Struct, frozen=True, kw_only=True):
@@ -233,7 +233,7 @@ class Released(Struct, frozen=True, kw_only=True):
 
 
 class ReleaseReply(Reply, frozen=True, kw_only=True):
-    released: tuple[Released, ...]
+    released: list[Released]
 
 
 class Conflict(Struct, frozen=True, kw_only=True):

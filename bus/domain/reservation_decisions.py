@@ -227,7 +227,7 @@ def decide_renew(view: View, request: ask.Renew, ctx: Context) -> Decision:
     ends = [(one, known.expires) for one, known in held.items()]
     return ask.RenewReply(
         seq=since,
-        renewed=tuple(ask.Renewed(reservation=id_of(one), expires=at) for one, at in ends if at is not None),
+        renewed=[ask.Renewed(reservation=id_of(one), expires=at) for one, at in ends if at is not None],
     )
 
 
@@ -338,7 +338,7 @@ def _renew_reply(view: View, request: Command, events: Sequence[Event]) -> ask.R
     ends = [(key, fact.expires) for key, fact in facts if isinstance(fact, ReservationRenewed)]
     return ask.RenewReply(
         seq=events[-1].seq,
-        renewed=tuple(ask.Renewed(reservation=id_of(key), expires=expires) for key, expires in ends),
+        renewed=[ask.Renewed(reservation=id_of(key), expires=expires) for key, expires in ends],
     )
 
 
@@ -347,7 +347,7 @@ def _release_reply(view: View, request: Command, events: Sequence[Event]) -> ask
     gone = [(key, fact.paths) for key, fact in facts if isinstance(fact, ReservationReleased)]
     return ask.ReleaseReply(
         seq=events[-1].seq,
-        released=tuple(ask.Released(reservation=id_of(key), paths=paths) for key, paths in gone),
+        released=[ask.Released(reservation=id_of(key), paths=paths) for key, paths in gone],
     )
 
 

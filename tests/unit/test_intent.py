@@ -77,7 +77,7 @@ def test_the_first_has_it_and_the_others_are_told_who_and_until_when(stage: Stag
     assert stage.facts("atlas", request) == [("fix-auth", fact)]
     reply = stage.do("atlas", request)
     assert (reply.seq, reply.key, reply.declared, reply.expires) == (stage.seq, "fix-auth", stage.seq, stage.at(60))
-    assert reply.warnings == ()
+    assert reply.warnings == []
     error = stage.refused("nova", Declare(key="fix  AUTH"), "declared")
     assert error.details == {
         "agent": "atlas",
@@ -212,14 +212,14 @@ def test_intents_that_are_worded_alike_are_a_warning(stage: Stage) -> None:
         "fix-the-auth"
     ]
     stage.do("atlas", Withdraw(key="fix the auth"))
-    assert stage.do("nova", Declare(key="security", text="Rotate tokens")).warnings == ()
+    assert stage.do("nova", Declare(key="security", text="Rotate tokens")).warnings == []
 
 
 def test_paths_of_one_directory_and_other_namespaces_are_no_warning(stage: Stage) -> None:
     stage.do("atlas", Declare(key="src/auth/login.py"))
     stage.do("atlas", Declare(key="fix auth", namespace="other"))
-    assert stage.do("nova", Declare(key="src/auth/logins.py")).warnings == ()
-    assert stage.do("nova", Declare(key="fix auth")).warnings == ()
+    assert stage.do("nova", Declare(key="src/auth/logins.py")).warnings == []
+    assert stage.do("nova", Declare(key="fix auth")).warnings == []
 
 
 def test_the_most_alike_come_first_and_not_too_many(stage: Stage) -> None:
