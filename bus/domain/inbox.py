@@ -2,7 +2,8 @@
 
 Rules:
 * The inbox itself is not stored: it follows from mentions, dms, replies, joined channels, directives, reminders and
-  what an agent is told of its tasks and directives. The family records only how far it was shown and how far it was acknowledged.
+  what an agent is told of its tasks and directives. The family records only how far it was shown and how far it was
+  acknowledged.
 * `peek` shows the oldest unread first and is a query; what it showed is recorded as an exposure (`inbox.shown`).
 * `ack` is separate and refuses to go beyond what was shown, so nothing is ever skipped. A reading that began further
   on is recorded, but does not count as having shown what it left out.

@@ -20,7 +20,14 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = ("README.md", "docs/howto/agents.md", "docs/howto/audit.md", "docs/howto/any-client.md", "docs/howto/remote.md", "docs/howto/workers.md")
+PAGES = (
+    "README.md",
+    "docs/howto/agents.md",
+    "docs/howto/audit.md",
+    "docs/howto/any-client.md",
+    "docs/howto/remote.md",
+    "docs/howto/workers.md",
+)
 BLOCK = re.compile(r"^```(console|python)\n(.*?)^```$", re.M | re.S)
 VARYING = re.compile(
     r"(?P<time>\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?Z)"

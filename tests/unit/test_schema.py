@@ -91,7 +91,7 @@ def test_every_family_has_tables() -> None:
         assert schema.entities[one.state].name == one.state.table
     assert schema.tables["task"].columns["class"] == "VARCHAR"
     assert "class_" not in schema.tables["task"].columns
-    assert [table.name for table in schema.entities[Task].items] == ["task_labels", "task_refs"]
+    assert [table.name for table in schema.entities[Task].items] == ["task_labels", "task_skills", "task_refs"]
     assert schema.entities[Agent].readers is None
 
 
