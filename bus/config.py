@@ -42,10 +42,12 @@ Ratio = Annotated[float, Meta(gt=0, le=1)]
 
 
 class LogLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """`[log]`: how large the tenant's log may grow, and from which share of that only closing events are accepted."""
+    """`[log]`: how large the tenant's log may grow, and from which share of that only closing events are accepted. The
+    same is true while less than `disk_reserve_bytes` are free on the disk of the log."""
 
     max_bytes: Bytes = 5_000_000_000
     soft_limit_ratio: Ratio = 0.9
+    disk_reserve_bytes: Annotated[int, Meta(ge=0)] = 100_000_000
 
 
 class StorageLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -24,7 +24,7 @@ from bus.clock import Clock, Ids, from_ns
 from bus.domain.task_claims import check_fence, with_renewals
 from bus.errors import BusError, Defect, Refused, Unavailable
 from bus.events import Codec, Draft, Event, RequestId
-from bus.log import Log
+from bus.log import Log, log_nearly_full
 from bus.model import Command, Context, Emit, Limits, Operation, Reply
 from bus.pipeline import Pipeline, Unit
 from bus.requests import REQUESTS_KEPT, Call, Known, Memory, RequestIds, request_digest, reused
@@ -61,6 +61,7 @@ class Executor:
         self.nearly_full = False
         """Set while the log is above its soft limit: only essential operations are served."""
         self._room: int | None = None
+        self._full: Callable[[], Refused] = log_nearly_full
         self._clock = clock
         self._ids = ids
         self._codec = codec
@@ -75,10 +76,11 @@ class Executor:
 
     # --- the door side -----------------------------------------------------------------------------------------
 
-    def measured(self, room: int | None) -> None:
-        """So many bytes are left below the log's soft limit (None: it has none). What is decided from now on is counted
-        against them, because much may be written until the log is measured again."""
-        self._room = room
+    def measured(self, room: int | None, full: Callable[[], Refused] = log_nearly_full) -> None:
+        """So many bytes are left before only essential operations are served (None: there is no limit); `full` makes
+        the refusal of the others. What is decided from now on is counted against them, because much may be written
+        until the log is measured again."""
+        self._room, self._full = room, full
         self.nearly_full = room is not None and room <= 0
 
     @property
@@ -288,14 +290,7 @@ class Executor:
             authority = authority_of(self.view, call.agent)
         check_authority(call.operation, authority, call.agent)
         if self.nearly_full and not (call.operation.essential or call.operation.internal):
-            raise Refused(
-                "the log is nearly full",
-                code="quota",
-                entity="the log",
-                expected="room below the soft limit",
-                found="none left",
-                hint="Only releasing, completing and acknowledging still work; ask the owner for a larger quota",
-            )
+            raise self._full()
         return Context(
             agent=call.agent,
             namespace=call.request.namespace,

@@ -142,6 +142,8 @@ class JetStreamLog:
         self._patience_s = patience_s
         self._may_send = may_send
         self._ids = RandomIds()
+        self.unanswered = 0
+        """How many attempts to append in a row the server has taken and not answered."""
 
     async def append(self, drafts: Sequence[Draft], expected: Mapping[str, int]) -> list[int]:
         return await self._append(drafts, expected, in_doubt=False) if drafts else []
@@ -183,11 +185,13 @@ class JetStreamLog:
                 if not self._may_send():
                     raise _gave_up(drafts[0])
                 ack = await self._send(messages)
+                self.unanswered = 0
                 if ack.error is None and not ack.duplicate:
                     return list(range(ack.seq - len(drafts) + 1, ack.seq + 1))
                 return await self._settle(ack, drafts, expected, in_doubt)
             except Unavailable as error:
                 in_doubt = in_doubt or error.details.get("sent") is True
+                self.unanswered += error.code == "timeout"
                 if error.code == "refused" or (not in_doubt and anyio.current_time() > give_up):
                     raise
                 _log.info("append again", error=error.code, in_doubt=in_doubt, first=drafts[0].id)

@@ -67,6 +67,8 @@ class LeaderLease:
         self._revision: int | None = None
         self._seen, self._seen_ns = -1, 0
         self._holder: _Holder | None = None
+        self.unanswered = 0
+        """How many attempts in a row the server has taken and not answered."""
 
     def valid(self) -> bool:
         """Whether this member may act as the leader now."""
@@ -96,8 +98,10 @@ class LeaderLease:
                 await self._look()
             if await self._is_free():
                 await self._write(self._me)
+                self.unanswered = 0
         except Unavailable as error:
             self._revision = None  # What is there now is unknown, so the next attempt looks first.
+            self.unanswered += error.code == "timeout"
             _log.debug("no answer about the lease", error=error.code)
         return self.valid()
 

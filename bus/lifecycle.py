@@ -41,6 +41,9 @@ RUN_FILES = ("server.json", "supervisor.json", "daemon.json")
 """What says who runs; gone when nobody does."""
 
 
+SERVER_STUCK = 75
+"""A daemon ends with this status when its server answers but does not store: only a new server does then. (One that met
+a full disk refuses to write for ever, also when there is room again.)"""
 STOPPED = "stopped"
 """In `run/` from `down` to the next start: who was connected leaves the bus as it is, who comes anew starts it."""
 

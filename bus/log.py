@@ -47,6 +47,30 @@ class LogFull(Refused):
     default_code = "log_full"
 
 
+def log_nearly_full() -> Refused:
+    """The refusal of what the log's quota has no room for."""
+    return Refused(
+        "the log is nearly full",
+        code="quota",
+        entity="the log",
+        expected="room below the soft limit",
+        found="none left",
+        hint="Only releasing, completing and acknowledging still work; ask the owner for a larger quota",
+    )
+
+
+def disk_nearly_full() -> Refused:
+    """The refusal of what the disk has no room for."""
+    return Refused(
+        "the disk is nearly full",
+        code="quota",
+        entity="the disk of the log",
+        expected="room above the reserve (log.disk_reserve_bytes)",
+        found="none left",
+        hint="Only releasing, completing and acknowledging still work; free some space on the disk of the home",
+    )
+
+
 class Head(msgspec.Struct, frozen=True):
     """Where the log ends: the last seq (0: empty), its bytes and byte limit (-1: none), and the server's time now."""
 

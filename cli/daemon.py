@@ -44,7 +44,8 @@ from bus.files import write_atomic
 from bus.home import Home, open_home
 from bus.jetstream import JetStreamLog
 from bus.lease import LeaderLease
-from bus.lifecycle import DaemonFile
+from bus.lifecycle import SERVER_STUCK, DaemonFile
+from bus.log import disk_nearly_full, log_nearly_full
 from bus.model import Command, Limits
 from bus.server import read_server
 from bus.subjects import SYSTEM, TENANT, inbox_prefix
@@ -69,9 +70,15 @@ HEAD_S = 5.0
 SEAL_EVENTS = 10_000
 DRAIN_S = 5.0
 STANDBYS = 8
+STUCK_APPENDS, STUCK_RENEWALS = 3, 12
+"""More attempts to write than can go unanswered between two looks at the log while the server is frozen or away."""
 STATUS_FILE = "daemon.json"
 SCRATCH = "scratch"
 """Beside the tables, which are this daemon's alone: where replays and SQL put what they need for a while."""
+
+
+class ServerStuck(Exception):
+    """The server answers and does not store."""
 
 
 class Daemon:
@@ -174,15 +181,6 @@ class Daemon:
                 logger.warning("no longer leading")
             await anyio.sleep(LOOK_S)
 
-    async def _keep(self, term: str) -> None:
-        """Renew the lease until it is lost."""
-        renewed = self.clock.monotonic_ns()
-        while self.lease.term == term:
-            await anyio.sleep(LOOK_S)
-            if self.clock.monotonic_ns() - renewed >= LEASE_STEP_S * 1e9:
-                renewed = self.clock.monotonic_ns()
-                await self._step()
-
     async def _step(self) -> None:
         try:
             await self.lease.step()
@@ -244,10 +242,13 @@ class Daemon:
         while True:
             try:
                 await self._head()
+                if self.log.unanswered >= STUCK_APPENDS or self.lease.unanswered >= STUCK_RENEWALS:
+                    raise ServerStuck
                 if self._may_lead():
                     await self._seal()
             except BusError as error:
                 logger.warning("the log does not answer", error=str(error))
+                self.log.unanswered = self.lease.unanswered = 0  # It is away, or too busy for anything.
             self._report(leading=self._may_lead())
             await anyio.sleep(HEAD_S)
 
@@ -256,8 +257,13 @@ class Daemon:
         head = await self.log.head()
         self.api.log_ended(head.seq, asked_ns)
         self.clock.observe(head.server_ns)
-        soft_limit = int(head.max_bytes * self.settings.file.log.soft_limit_ratio)
-        self.executor.measured(soft_limit - head.bytes if head.max_bytes >= 0 else None)
+        limits = self.settings.file.log
+        room = shutil.disk_usage(self.home.path).free - limits.disk_reserve_bytes
+        full = disk_nearly_full
+        if head.max_bytes >= 0:
+            below = int(head.max_bytes * limits.soft_limit_ratio) - head.bytes
+            room, full = min((room, full), (below, log_nearly_full), key=lambda known: known[0])
+        self.executor.measured(room, full)
         return head.seq
 
     async def _seal(self) -> None:
@@ -280,7 +286,10 @@ class Daemon:
             at=from_ns(self.clock.server_ns()).isoformat(),
             counters=dict(self._intake.counters) if self._intake is not None else {},
         )
-        write_atomic(self.home.run / STATUS_FILE, msgspec.json.encode(status))
+        try:
+            write_atomic(self.home.run / STATUS_FILE, msgspec.json.encode(status))
+        except (OSError, BusError) as error:  # The disk may be full; whoever is asked answers all the same.
+            logger.warning("the status cannot be written", error=str(error))
 
     def _led_by_another(self) -> bool:
         """Whether another daemon said lately that it leads."""
@@ -377,7 +386,11 @@ def main() -> None:
         logger_factory=structlog.PrintLoggerFactory(cast("TextIO", _Words())),
     )
     asked = (open_home(arguments.home), settings, arguments.url, arguments.force_lead)
-    anyio.run(serve, *asked, backend_options={"use_uvloop": True})
+    try:
+        anyio.run(serve, *asked, backend_options={"use_uvloop": True})
+    except* ServerStuck:
+        logger.error("the server answers and does not store")  # noqa: TRY400 - the stack would say no more
+        raise SystemExit(SERVER_STUCK) from None
 
 
 if __name__ == "__main__":

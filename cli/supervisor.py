@@ -38,7 +38,7 @@ from bus.clock import SystemClock, from_ns
 from bus.errors import BusError, Defect, Unavailable
 from bus.files import take_lock, write_atomic
 from bus.home import Home, open_home
-from bus.lifecycle import RUN_FILES, Report, Supervised, down, ensure_up, status, stop_leftovers
+from bus.lifecycle import RUN_FILES, SERVER_STUCK, Report, Supervised, down, ensure_up, status, stop_leftovers
 from bus.server import Server
 
 LOCK_TIMEOUT_S = 2.0
@@ -149,9 +149,14 @@ class Supervisor:
 
     def _keep_daemon(self) -> None:
         if self._daemon is not None and self._daemon.poll() is not None:
-            _log.error("the daemon ended with status %s", self._daemon.returncode)
+            status = self._daemon.returncode
+            _log.error("the daemon ended with status %s", status)
             self._close_daemon()
             self._ended(self._daemon_backoff)
+            if status == SERVER_STUCK:
+                _log.error("nats-server does not store: it is started again")
+                self._stop_server()
+                self._ended(self._server_backoff)
         if self._daemon is None and self._server is not None and time.monotonic() >= self._daemon_backoff.due:
             self._daemon_backoff.started()
             self._daemon = subprocess.Popen(
