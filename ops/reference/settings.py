@@ -65,11 +65,13 @@ def _tables() -> Iterator[str]:
             # The docstring begins with the table's name: `[log]`: how large …
             text = one_line(field.type.__doc__).partition("`: ")[2]
             yield f"{text[:1].upper()}{text[1:]}"
-            rows = [(f"`{one.name}`", one.type, _number(one.default)) for one in fields(field.type)]
+            rows = [(f"`{one.name}`", one.type, _toml(one.default)) for one in fields(field.type)]
             yield table(("key", "type", "default"), rows)
 
 
-def _number(default: str) -> str:
-    """A default as it may stand in TOML, with its thousands apart."""
+def _toml(default: str) -> str:
+    """A default as it may stand in TOML, thousands apart."""
     whole, point, rest = default.strip("`").partition(".")
+    if not whole.isdecimal():
+        return default
     return f"`{int(whole):_}{point}{rest}`"
