@@ -208,23 +208,22 @@ class Codec:
         )
 
     def _fact(self, type_: str, schema: str, family: str, headers: Mapping[str, str], data: bytes) -> Fact | Unknown:
+        decode = self._current.get((family, type_, schema))
+        if decode is None and (problem := self._misplaced(type_, family)):
+            return Unknown(problem)
         if ENTITY not in headers or AGENT not in headers:
             return Unknown(f"headers {ENTITY} and {AGENT} are needed")
-        decode = self._current.get((family, type_, schema))
         try:
-            return decode(data) if decode is not None else self._older(type_, schema, family, data)
+            return decode(data) if decode is not None else _upcast(self._types[type_], schema, data)
         # An upcast meets whatever was written, and a decoder any depth of nesting: none of it may stop a reader.
         except Exception as error:
             return Unknown(f"{type_} version {schema[:20]} does not decode: {error}")
 
-    def _older(self, type_: str, schema: str, family: str, data: bytes) -> Fact | Unknown:
-        """The body of an event that is not of the present version, or not known at all."""
-        cls = self._types.get(type_)
-        if cls is None:
-            return Unknown(f"unknown type {type_[:100]!r}" if type_ else f"no {TYPE} header")
-        if not type_.startswith(f"{family}."):
-            return Unknown(f"{type_} does not belong to family {family}")
-        return _upcast(cls, schema, data)
+    def _misplaced(self, type_: str, family: str) -> str:
+        """Why no version of this type is known here, if so."""
+        if type_ not in self._types:
+            return f"unknown type {type_[:100]!r}" if type_ else f"no {TYPE} header"
+        return "" if type_.startswith(f"{family}.") else f"{type_} does not belong to family {family}"
 
 
 def _upcast(cls: type[Fact], schema: str, data: bytes) -> Fact | Unknown:

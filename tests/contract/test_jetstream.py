@@ -18,7 +18,7 @@ from bus.jetstream import DAEMON_PUBLISH, EXPECTED, PROJECTOR_PUBLISH, JetStream
 from bus.lease import LeaderLease
 from bus.log import WrongExpectedSeq
 from bus.provision import create_log
-from bus.subjects import STREAM
+from bus.subjects import STREAM, life_subject
 
 
 async def stored(log: JetStreamLog) -> list[Any]:
@@ -349,13 +349,12 @@ async def test_every_message_carries_the_expectation_of_its_own_bucket_once(fres
 async def test_the_rights_that_are_asked_for_are_enough_and_reading_needs_fewer(
     make_server: Any, connecting: Any, notes: Any
 ) -> None:
-    def user(name: str, publish: tuple[str, ...]) -> str:
-        return (
-            f"{{ user: {name}, password: x, permissions: {{ publish: {json.dumps(publish)}, "
-            f'subscribe: ["_INBOX.{name}.>"] }} }}'
-        )
+    def user(name: str, publish: tuple[str, ...], *subscribe: str) -> str:
+        may = {"publish": publish, "subscribe": [f"_INBOX.{name}.>", *subscribe]}
+        return f"{{ user: {name}, password: x, permissions: {json.dumps(may)} }}"
 
-    users = ["{ user: admin, password: x }", user("daemon", DAEMON_PUBLISH), user("projector", PROJECTOR_PUBLISH)]
+    daemon_user = user("daemon", (*DAEMON_PUBLISH, life_subject("*")), life_subject("*"))
+    users = ["{ user: admin, password: x }", daemon_user, user("projector", PROJECTOR_PUBLISH)]
     server = make_server("authorization { users: [\n" + "\n".join(users) + "\n] }")
 
     async def log_of(name: str) -> tuple[Any, JetStreamLog]:
