@@ -15,7 +15,7 @@ from typing import Any
 import anyio.to_thread
 import pytest
 
-from bus.domain import channel, inbox
+from bus.domain import channel, dm, inbox
 from tests.acceptance.readers import PAGE, READERS, Notes, taken
 from tests.acceptance.support import Child, Rig, running, until
 
@@ -143,3 +143,43 @@ def every_page_begins_where_the_last_one_was_acknowledged(lines: list[dict[str, 
             before = posted[first - 1] if first else 0
             assert before in ({mark, acking} if mark else {0, acking}), (before, mark, acking)
             mark = before
+
+
+async def test_who_was_away_is_told_how_much_waits_where_and_can_page_through_it(rig: Rig) -> None:
+    said = {"dev": 230, "ops": 40}
+    async with rig.connect("nova") as nova, rig.connect("atlas") as atlas:
+        for name in said:
+            await nova.call(channel.Join(channel=name))
+        texts = []
+        for name, count in said.items():
+            for number in range(count):
+                texts.append(f"{name} {number}" + (", @nova" if number % 10 == 0 else ""))
+                await atlas.call(channel.Post(channel=name, text=texts[-1], after=nova.seq))
+        texts.append("psst")
+        await atlas.call(dm.Post(to="nova", text="psst"))
+        nova.seq = away = atlas.seq
+
+        counts: inbox.Counts = await nova.call(inbox.Digest())
+        assert counts.unread == len(texts) == 271
+        assert counts.reasons == {"channel": 270, "mention": 27, "dm": 1}
+        piles = [(pile.channel or pile.dm, pile.unread, pile.reasons) for pile in counts.piles]
+        assert piles == [
+            ("dev", 230, {"channel": 230, "mention": 23}),
+            ("ops", 40, {"channel": 40, "mention": 4}),
+            ("atlas", 1, {"dm": 1}),
+        ]
+        first = counts.piles[1].first
+        place = await nova.call(channel.Read(channel="ops", since=first - 1, limit=1))
+        assert [message.text for message in place.messages] == ["ops 0, @nova"]
+
+        page: inbox.Items = await nova.call(inbox.Peek(limit=50))
+        assert (page.remaining, page.hint) == (221, inbox.MANY_HINT)
+        seen: list[str] = []
+        while page.items:
+            seen += [item.text for item in page.items]
+            assert page.remaining == len(texts) - len(seen)
+            await nova.call(inbox.Ack(upto=page.upto))
+            page = await nova.call(inbox.Peek(limit=50))
+        assert seen == texts
+        assert (await nova.call(inbox.Digest())).piles == []
+        assert (await nova.call(inbox.Digest(as_of=away))).piles == counts.piles

@@ -67,6 +67,22 @@ def test_a_bad_request_is_told_which_field_is_at_fault(body: bytes, said: str) -
     assert caught.value.exit_code == 2
 
 
+LEASED = [name for name, operation in OPERATIONS.items() if "lease_s" in operation.request.__struct_fields__]
+
+
+@pytest.mark.parametrize("name", LEASED)
+@pytest.mark.parametrize("lease_s", ["0", "-1", "-600", "604801", "1e9", "0.5", '"10m"', "true", "1" * 40])
+def test_a_lease_is_some_seconds_and_at_most_a_week(name: str, lease_s: str) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        decode_request(OPERATIONS[name], f'{{"lease_s":{lease_s}}}'.encode())
+    assert "$.lease_s" in str(caught.value)
+
+
+def test_everything_that_can_be_held_has_a_lease() -> None:
+    assert {"task.claim", "task.next", "task.renew", "task.handoff", "intent.declare"} <= set(LEASED)
+    assert {"reservation.reserve", "reservation.renew"} <= set(LEASED)
+
+
 @pytest.mark.parametrize("name", ["a..b", ".a", "A", "", "*"])
 def test_names_are_checked_on_the_way_in(name: str) -> None:
     with pytest.raises(InvalidRequest):
