@@ -205,13 +205,22 @@ class Writing:
         )
         return found
 
-    def ceilings(self, figures: Figures, what: str, count: int, clients: int, in_flight: int, found: float) -> None:
+    def ceilings(
+        self,
+        figures: Figures,
+        what: str,
+        count: int,
+        clients: int,
+        in_flight: int,
+        found: float,
+        beside: str = "post",
+    ) -> None:
         """What is possible here at all, beside what was reached."""
         raw = rate([self.raw_singles()])
         for mode, name in (("echo", "ask and answer, nothing stored"), ("commit", "bare group commit")):
             bare = self.ceiling(mode, count, clients, in_flight)
             note = f"{bare / raw:.2f}x the raw publishes one by one: a ceiling here"
-            figures.add(f"  {name}, {what}", bare, "/s", limit=found, beside="post", note=note)
+            figures.add(f"  {name}, {what}", bare, "/s", limit=found, beside=beside, note=note)
 
     def _round(self, count: int, clients: int, in_flight: int, channels: list[str]) -> _Round:
         raw = self.raw_singles()
@@ -334,6 +343,8 @@ class Writing:
             note=f"{count} claims, daemon {cpu * 1e6:.0f} us each, "
             f"clients {sum(result.cpu_s for result in taken) / count * 1e6:.0f} us",
         )
+        crowd = (sizes.next_tasks, sizes.racers, sizes.racers)
+        self.ceilings(figures, f"{sizes.racers} workers", *crowd, rate(taken), beside="claims")
         return figures
 
 
