@@ -32,6 +32,7 @@ WRITES = {
     "task.reopen": "task.reopened",
     "task.handoff": "task.handed_off",
     "channel.post": "channel.posted",
+    "reminder.set": "reminder.set",
 }
 ENDS = {"task.released": "open", "task.completed": "done", "task.expired": "open", "task.failed": "failed"}
 ENDED = ("done", "failed", "cancelled")
@@ -98,6 +99,12 @@ class Diaries:
 
     def read(self) -> list[dict[str, Any]]:
         """Everything that was written until now."""
+        self.lines += self.news()
+        return self.lines
+
+    def news(self) -> list[dict[str, Any]]:
+        """What was written since the last look; it is not kept here."""
+        lines = []
         for path in sorted(self._folder.glob("*.jsonl")):
             with path.open("rb") as file:
                 file.seek(self._read[path])
@@ -106,8 +113,8 @@ class Diaries:
             self._read[path] += len(whole)
             for line in whole.splitlines():
                 with contextlib.suppress(ValueError):
-                    self.lines.append(json.loads(line))
-        return self.lines
+                    lines.append(json.loads(line))
+        return lines
 
     @property
     def acknowledged(self) -> int:
@@ -121,31 +128,39 @@ def instant_ns(text: str) -> int:
 
 
 class Log:
-    """The log, gone through once: `wrong` is what contradicts itself in it, `holds` who held what and when."""
+    """The log, gone through once: `wrong` is what contradicts itself in it, `holds` who held what and when. It can be
+    given in pieces: then `effects` says at the end what only the whole log can show."""
 
-    def __init__(self, records: Sequence[Any]) -> None:
+    def __init__(self, records: Sequence[Any] = ()) -> None:
         self.wrong: list[str] = []
         self.events: dict[int, Event] = {}
         self.holds: dict[int, Hold] = {}
         self.of_task: dict[str, list[Hold]] = defaultdict(list)
         self.of_request: dict[tuple[str, str], list[Event]] = defaultdict(list)
+        self.length = 0
         self._held: dict[str, Hold] = {}
         self._state: dict[str, str] = {}
-        for number, record in enumerate(records, 1):
-            if record.seq != number:
-                self.wrong.append(f"record {number} of the log has seq {record.seq}")
+        self.go_on(records)
+
+    def go_on(self, records: Sequence[Any]) -> list[Event]:
+        """Go through the records that follow. -> their events"""
+        events = []
+        for record in records:
+            self.length += 1
+            if record.seq != self.length:
+                self.wrong.append(f"record {self.length} of the log has seq {record.seq}")
             event = read_event(record)
             if event is not None:
                 self.events[record.seq] = event
                 self._take(event)
-        ids = Counter(event.id for event in self.events.values())
-        self.wrong += [f"event id {id_} is there {count} times" for id_, count in ids.items() if count > 1]
-        self.wrong += self._effects()
+                events.append(event)
+        return events
 
-    def _effects(self) -> list[str]:
+    def effects(self) -> list[str]:
         """A request has at most one effect: its events stand together (the end of a lease that it met may be between
         them), and none is there twice."""
-        wrong = []
+        ids = Counter(event.id for event in self.events.values())
+        wrong = [f"event id {id_} is there {count} times" for id_, count in ids.items() if count > 1]
         for (agent, request), events in self.of_request.items():
             kinds = {(event.type, event.entity) for event in events}
             if len(kinds) < len(events) or events[-1].seq - events[0].seq > len(events):
@@ -316,6 +331,7 @@ def check(records: Sequence[Any], history: History, across: bool = True) -> list
     log = Log(records)
     return [
         *log.wrong,
+        *log.effects(),
         *check_holders(history),
         *check_acked(log, history),
         *check_fences(log, history, across),

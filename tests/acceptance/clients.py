@@ -14,8 +14,9 @@ import logging
 import os
 import random
 import sys
+import time
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,8 @@ DURABLE, FAST = True, False
 
 
 class Diary:
-    """What this client asked and was told. With `durable`, each line is on disk before anything else happens."""
+    """What this client asked and was told. With `durable`, each line is on disk before anything else happens; without,
+    it is written at a `flush`."""
 
     def __init__(self, path: Path, client: str, durable: bool) -> None:
         self._file = path.open("ab", buffering=0)
@@ -55,7 +57,8 @@ class Diary:
     def flush(self) -> None:
         self._file.write(b"".join(self._lines))
         self._lines.clear()
-        os.fsync(self._file.fileno())
+        if self._durable:
+            os.fsync(self._file.fileno())
 
 
 class Client:
@@ -77,13 +80,14 @@ class Client:
         body = {key: value for key, value in msgspec.to_builtins(request).items() if key != "after"}
         known: dict[str, Any] = {"request": id_, "op": op, "body": body, "knew": self.bus.seq}
         self.diary.write(**known)
+        start = time.monotonic()
         try:
             reply = await self.bus.call(request, request_id=id_)
         except BusError as error:
-            self.diary.write(**known, error=msgspec.to_builtins(error.problem))
+            self.diary.write(**known, took_s=time.monotonic() - start, error=msgspec.to_builtins(error.problem))
             self.counts[error.code] += 1
             return error
-        self.diary.write(**known, reply=msgspec.to_builtins(reply))
+        self.diary.write(**known, took_s=time.monotonic() - start, reply=msgspec.to_builtins(reply))
         self.counts[op] += 1
         return reply
 
@@ -109,7 +113,7 @@ async def race(client: Client) -> None:
         while tasks:
             await client.ask(task.Claim(task=tasks.pop()))
 
-    await _together(client.options.flying, some)
+    await together(client.options.flying, some)
 
 
 async def take(client: Client) -> None:
@@ -119,7 +123,7 @@ async def take(client: Client) -> None:
         while not isinstance(await client.ask(task.Next()), BusError):
             pass
 
-    await _together(client.options.flying, some)
+    await together(client.options.flying, some)
 
 
 async def work(client: Client) -> None:
@@ -133,7 +137,7 @@ async def work(client: Client) -> None:
                 await _hold(client, claim)
             await anyio.sleep(client.options.pause_s)
 
-    await _together(client.options.flying, some)
+    await together(client.options.flying, some)
 
 
 async def _hold(client: Client, claim: task.LeaseReply) -> None:
@@ -175,7 +179,7 @@ async def load(client: Client) -> None:
                     await client.ask(task.Complete(task=opened.task, result=text, fence=claim.fence))
             await anyio.sleep(client.options.pause_s)
 
-    await _together(client.options.flying, some)
+    await together(client.options.flying, some)
 
 
 async def remind(client: Client) -> None:
@@ -187,10 +191,13 @@ async def remind(client: Client) -> None:
             text = f"{client.bus.agent} {left.pop()}"
             await client.ask(reminder.Set(text=text, in_s=client.chance.randint(2, 8)))
 
-    await _together(client.options.flying, some)
+    await together(client.options.flying, some)
 
 
-MODES: dict[str, tuple[Callable[[Client], Awaitable[None]], bool]] = {
+Modes = Mapping[str, tuple[Callable[[Client], Awaitable[None]], bool]]
+"""What a client can do, and whether its diary is durable."""
+
+MODES: Modes = {
     "race": (race, FAST),
     "take": (take, FAST),
     "work": (work, DURABLE),
@@ -199,14 +206,14 @@ MODES: dict[str, tuple[Callable[[Client], Awaitable[None]], bool]] = {
 }
 
 
-async def _together(number: int, fn: Callable[[], Awaitable[None]]) -> None:
+async def together(number: int, fn: Callable[[], Awaitable[None]]) -> None:
     async with anyio.create_task_group() as tasks:
         for _ in range(number):
             tasks.start_soon(fn)
 
 
-async def run(options: argparse.Namespace) -> None:
-    mode, durable = MODES[options.mode]
+async def run(modes: Modes, options: argparse.Namespace) -> None:
+    mode, durable = modes[options.mode]
     diary = Diary(Path(options.diary), options.agent, durable)
     async with Bus.connect(options.agent, home=options.home, namespace=NAMESPACE, timeout_s=options.timeout_s) as bus:
         client = Client(bus, diary, options)
@@ -227,9 +234,9 @@ async def run(options: argparse.Namespace) -> None:
         os._exit(0)  # A thread still waits for the end of the standard input.
 
 
-def main() -> None:
+def main(modes: Modes) -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("mode", choices=MODES)
+    parser.add_argument("mode", choices=modes)
     for name in ("home", "agent", "diary"):
         parser.add_argument(f"--{name}", required=True)
     parser.add_argument("--tasks", type=int, default=0)
@@ -239,8 +246,8 @@ def main() -> None:
     parser.add_argument("--timeout_s", type=float, default=30.0)
     quiet = structlog.make_filtering_bound_logger(logging.ERROR)
     structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr), wrapper_class=quiet)
-    anyio.run(run, parser.parse_args())
+    anyio.run(run, modes, parser.parse_args())
 
 
 if __name__ == "__main__":
-    main()
+    main(MODES)

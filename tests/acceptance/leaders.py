@@ -9,7 +9,7 @@ import json
 import os
 import random
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
 import anyio
@@ -62,12 +62,10 @@ class Leaders:
 
 
 @asynccontextmanager
-async def changing(rig: Rig, seed: int, between: tuple[int, int] = (60, 150)) -> AsyncIterator[Leaders]:
-    """While the block runs, the leader is killed again and again, whenever the log has grown by some more events."""
-    leaders, chance = Leaders(rig), random.Random(seed)
-    leaders.start_second()
-    await follow(rig, 2)
-
+async def again_and_again(
+    rig: Rig, chance: random.Random, between: tuple[int, int], act: Callable[[], Awaitable[None]]
+) -> AsyncIterator[None]:
+    """While the block runs, `act` whenever the log has grown by some more events."""
     async with rig.connect() as bus, anyio.create_task_group() as tasks:
 
         async def length() -> int:
@@ -78,8 +76,18 @@ async def changing(rig: Rig, seed: int, between: tuple[int, int] = (60, 150)) ->
                 target = await length() + chance.randrange(*between)
                 while await length() < target:
                     await anyio.sleep(0.01)
-                await leaders.kill()
+                await act()
 
         tasks.start_soon(go_on)
-        yield leaders
+        yield
         tasks.cancel_scope.cancel()
+
+
+@asynccontextmanager
+async def changing(rig: Rig, seed: int, between: tuple[int, int] = (60, 150)) -> AsyncIterator[Leaders]:
+    """While the block runs, the leader is killed again and again, whenever the log has grown by some more events."""
+    leaders, chance = Leaders(rig), random.Random(seed)
+    leaders.start_second()
+    await follow(rig, 2)
+    async with again_and_again(rig, chance, between, leaders.kill):
+        yield leaders

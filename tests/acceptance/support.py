@@ -137,11 +137,11 @@ class Rig:
         self._children.append(child)
         return child
 
-    def client(self, mode: str, agent: str, **options: Any) -> Child:
+    def client(self, mode: str, agent: str, module: str = "clients", **options: Any) -> Child:
         """Start a client process (see `tests.acceptance.clients`); its history is `self.diary(agent)`."""
         arguments = [f"--{key}={value}" for key, value in options.items()]
         place = [f"--home={self.home.path}", f"--agent={agent}", f"--diary={self.diary(agent)}"]
-        return self.spawn("tests.acceptance.clients", mode, *place, *arguments)
+        return self.spawn(f"tests.acceptance.{module}", mode, *place, *arguments)
 
     def second_daemon(self, *flags: str) -> Child:
         """Start a daemon that no supervisor knows of."""
