@@ -51,6 +51,8 @@ _KINDS = {
 }
 _BEGIN_JWT, _END_JWT = "-----BEGIN NATS USER JWT-----", "------END NATS USER JWT------"
 _BEGIN_SEED, _END_SEED = "-----BEGIN USER NKEY SEED-----", "------END USER NKEY SEED------"
+_TAG = "agent:"
+"""Before the name of each agent that a projector asks for, in the tags of its JWT."""
 
 
 class KeyPair(msgspec.Struct, frozen=True):
@@ -92,12 +94,14 @@ class Quota(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Credentials(msgspec.Struct, frozen=True, kw_only=True):
-    """One user: the text of its `.creds` file, its name at the broker, its public key, and the inbox it listens to."""
+    """One user: the text of its `.creds` file, its name at the broker, its public key, and the inbox it listens to.
+    `agents` are those it asks for besides itself (a projector's)."""
 
     name: str
     public: str
     text: str
     issued_s: int
+    agents: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
         return f"Credentials({self.name}, {self.public})"
@@ -105,6 +109,11 @@ class Credentials(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def inbox(self) -> str:
         return inbox_prefix(self.name)
+
+    @property
+    def role(self) -> str:
+        """The role that its name says, which is one of ROLES or that of a short-lived helper."""
+        return self.name[1:].partition("-")[0] if self.name.startswith("_") else "agent"
 
 
 def new_pair(kind: Literal["operator", "account", "user"]) -> KeyPair:
@@ -202,7 +211,7 @@ def mint(
     if (role == "projector") != bool(agents):
         raise InvalidRequest("a projector forwards for named agents, others for none", entity=name, code="bad_agents")
     if agents:
-        claims["tags"] = [f"agent:{user_name('agent', agent)}" for agent in agents]
+        claims["tags"] = [f"{_TAG}{user_name('agent', agent)}" for agent in dict.fromkeys(agents)]
     return _user(user_name(role, name), claims, signing, now_s, ttl_s)
 
 
@@ -226,8 +235,9 @@ def read_credentials(text: str) -> Credentials:
     try:
         token = text.split(_BEGIN_JWT)[1].split(_END_JWT)[0].strip()
         claims = decode(token)
-        return Credentials(name=claims["name"], public=claims["sub"], text=text, issued_s=claims["iat"])
-    except (IndexError, KeyError, ValueError, msgspec.MsgspecError) as error:
+        agents = _tagged(claims["nats"])
+        return Credentials(name=claims["name"], public=claims["sub"], text=text, issued_s=claims["iat"], agents=agents)
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError, msgspec.MsgspecError) as error:
         raise InvalidRequest(
             "these are not NATS user credentials",
             code="bad_creds",
@@ -309,7 +319,12 @@ def _user(name: str, claims: dict[str, Any], signing: KeyPair, now_s: int, ttl_s
     pair = new_pair("user")
     token = _encode(pair.public, name, claims, signing, now_s, None if ttl_s is None else now_s + ttl_s)
     text = f"{_BEGIN_JWT}\n{token}\n{_END_JWT}\n\n{_BEGIN_SEED}\n{pair.seed}\n{_END_SEED}\n"
-    return Credentials(name=name, public=pair.public, text=text, issued_s=now_s)
+    return Credentials(name=name, public=pair.public, text=text, issued_s=now_s, agents=_tagged(claims))
+
+
+def _tagged(claims: Mapping[str, Any]) -> tuple[str, ...]:
+    """The agents that a user asks for, by the tags of its JWT."""
+    return tuple(tag.removeprefix(_TAG) for tag in claims.get("tags", ()) if tag.startswith(_TAG))
 
 
 def _encode(

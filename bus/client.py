@@ -25,7 +25,7 @@ import anyio.to_thread
 import structlog
 from msgspec.structs import replace
 
-from bus import config
+from bus import config, remote
 from bus.clock import RandomIds, SystemClock
 from bus.domain import agent as agents
 from bus.errors import BusError, InvalidRequest, NotFound, Unavailable
@@ -212,6 +212,8 @@ class Bus:
             await self._connect(settings.url, text)
             return
         home = open_home(settings.home)
+        if (followed := remote.read(home)) is not None:
+            followed.check_agent(self.agent)
         server = await anyio.to_thread.run_sync(
             partial(ensure_up, home, timeout_s=settings.file.process.start_timeout_s)
         )
@@ -221,9 +223,9 @@ class Bus:
 
     async def _first_use(self, url: str, home: Home) -> str:
         """Register a new name in the owner's name; only then write its credentials, so that a crash in between is
-        mended by the next use."""
+        mended by the next use. (Agents of a home that follows a bus elsewhere are registered there.)"""
         owner = home.file.owner
-        if self.agent != owner:
+        if self.agent != owner and not home.follows:
             asker = Bus(self._settings, owner, self.timeout_s)
             try:
                 await asker._connect(url, home.keyring.agent(owner).text)

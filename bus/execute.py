@@ -93,6 +93,10 @@ class Executor:
         """The newest event that decisions rest on."""
         return max(self.world.position, self.pipeline.stored_seq)
 
+    def knows(self, seq: int) -> bool:
+        """Whether decisions rest on event `seq`."""
+        return seq <= self.known_seq
+
     async def reached(self, seq: int) -> None:
         """Return when decisions rest on event `seq`."""
         while self.known_seq < seq:

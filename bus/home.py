@@ -2,6 +2,7 @@
 
     home.toml     what it is, who made it, where              keys/         signing keys (never read by the daemon)
     config.toml   tunables (optional)                         creds/        one .creds file per user
+    remote.toml   the bus elsewhere that it follows, if it is a projector's (see bus/remote.py)
     jetstream/    the server's store: the log                 accounts/     account JWTs as the server keeps them
     projections/  tables and indexes; can be rebuilt          run/          locks, pids, address
     logs/         of server, daemon and supervisor
@@ -34,6 +35,7 @@ from bus.subjects import check_name
 
 FORMAT = 1
 HOME_FILE = "home.toml"
+REMOTE_FILE = "remote.toml"
 STORE_LOCK = "store.lock"
 DIRECTORIES = ("keys", "creds", "accounts", "jetstream", "projections", "run", "logs")
 
@@ -62,6 +64,11 @@ class Home(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def keyring(self) -> Keyring:
         return Keyring(keys=self.path / "keys", creds=self.path / "creds", account=self.file.account)
+
+    @property
+    def follows(self) -> bool:
+        """Whether it follows a bus elsewhere, and has no log of its own."""
+        return (self.path / REMOTE_FILE).exists()
 
     @property
     def accounts(self) -> Path:
@@ -282,7 +289,7 @@ def _check_empty(path: Path) -> None:
         return
     # Another process may be making the same home: its unfinished file is no other use.
     names = {entry.name for entry in path.iterdir() if not entry.name.startswith(f".{HOME_FILE}.")}
-    others = names - {*DIRECTORIES, CONFIG_FILE, HOME_FILE}
+    others = names - {*DIRECTORIES, CONFIG_FILE, HOME_FILE, REMOTE_FILE}
     if others:
         raise Refused(
             "a home is made in a directory of its own",

@@ -18,7 +18,7 @@ from datetime import datetime
 from typing import Annotated, Any, ClassVar, Literal, Protocol, TypeVar
 
 import msgspec
-from msgspec import Meta
+from msgspec import UNSET, Meta, UnsetType
 
 from bus.clock import Ids
 from bus.events import Event, Fact
@@ -89,6 +89,8 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
 
     seq: int
     time: datetime | None
+    stale_s: float | UnsetType = UNSET
+    """Seconds since whoever answered knew everything that was stored; absent while that is a moment ago."""
 
 
 class State(msgspec.Struct, frozen=True, kw_only=True):

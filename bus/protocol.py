@@ -97,13 +97,18 @@ def decode_progress(body: bytes) -> Progress | None:
 
 def decode_answer(operation: Operation, body: bytes) -> Any:
     """The reply in `body`. Raises the error it carries, and Defect for what this version cannot read."""
+    return decode_reply(operation.reply_type, operation.name, body)
+
+
+def decode_reply(kind: type[Any], what: str, body: bytes) -> Any:
+    """The `kind` in `body`, which answers `what`. Raises like `decode_answer`."""
     failed = body.startswith(_ERROR)
     try:
-        answer = _decoder(Failed if failed else operation.reply_type).decode(body)
+        answer = _decoder(Failed if failed else kind).decode(body)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise Defect(
             "the answer cannot be read",
-            entity=operation.name,
+            entity=what,
             found=str(error),
             hint="The daemon may be of another version; `bus status` shows it",
         ) from None

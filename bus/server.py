@@ -236,10 +236,9 @@ def greeting(port: int) -> dict[str, Any]:
 
 
 def render_config(home: Home, settings: Settings, account: str, port: int) -> str:
-    """The server's configuration file. It holds no secret."""
+    """The server's configuration file. It holds no secret. A home that follows a bus elsewhere stores no log."""
     keys = home.keyring.load()
     now = now_s()
-    storage = settings.file.storage
     return f"""\
 # Written by synbus at every start; changes are lost. Tunables are in config.toml.
 host: {HOST}
@@ -258,13 +257,7 @@ lame_duck_grace_period: "1s"
 log_file: {_quote(home.logs / "nats-server.log")}
 logfile_size_limit: {settings.file.process.log_file_bytes}
 logfile_max_num: 3
-jetstream {{
-  store_dir: {_quote(home.jetstream)}
-  max_mem: {storage.memory_bytes}
-  max_file: {storage.max_bytes}
-  sync_interval: always
-}}
-operator: {auth.operator_jwt(keys, now)}
+{"" if home.follows else _store(home, settings)}operator: {auth.operator_jwt(keys, now)}
 system_account: {keys.system.public}
 resolver: {{ type: full, dir: {_quote(home.accounts)}, allow_delete: true, interval: "2m" }}
 resolver_preload: {{
@@ -273,6 +266,19 @@ resolver_preload: {{
 }}
 # Clients of 2.x parse only the first form of acknowledgement subjects.
 feature_flags {{ js_ack_fc_v2: false }}
+"""
+
+
+def _store(home: Home, settings: Settings) -> str:
+    """Where the log is stored, and how."""
+    storage = settings.file.storage
+    return f"""\
+jetstream {{
+  store_dir: {_quote(home.jetstream)}
+  max_mem: {storage.memory_bytes}
+  max_file: {storage.max_bytes}
+  sync_interval: always
+}}
 """
 
 

@@ -6,6 +6,7 @@
     daemon.is.<run>                               listened to as long as that connection of a daemon lives
     daemon.do.<agent>.<family>.<verb>             an internal command that a daemon hands to the leader for an agent
     daemon.seen                                   the agents that a daemon which stands by has heard
+    daemon.care.<verb>                            what a command asks of the projector of its own home
 
 Rules: names of agents, tenants and namespaces match NAME and nothing else is ever minted. Names of entities never
 stand in a subject: they are hashed into buckets, so a million entities cost the server no more than a thousand.
@@ -34,6 +35,7 @@ DAEMONS = "daemon.>"
 """What daemons say to each other; nobody else may publish or subscribe there."""
 HANDED = "daemon.do.>"
 SEEN = "daemon.seen"
+CARE = "daemon.care.*"
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 NAME_RULE = "1 to 63 of a-z, 0-9, _ and -, beginning with a letter or digit"
@@ -132,6 +134,10 @@ def parse_handed(subject: str) -> Ask:
     if (root, kind) != ("daemon", "do"):
         raise ValueError(subject)
     return Ask(agent, kind, family, verb)
+
+
+def care_subject(verb: str) -> str:
+    return f"daemon.care.{verb}"
 
 
 def inbox_prefix(agent: str) -> str:

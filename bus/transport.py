@@ -122,6 +122,7 @@ class _Client(Client):
         self._on_lost = on_lost
         self._on_denied = on_denied
         self._flushing = False
+        self.problem: Exception = ConnectionError("the connection broke")
 
     def send(self, command: bytes) -> None:
         """Send with everything else of this turn of the event loop, in one write."""
@@ -157,6 +158,7 @@ class _Client(Client):
             self.send(b"PONG\r\n")
         elif kind == b"PONG":
             self._pings_outstanding = 0
+            self._status = Client.CONNECTED if self.is_connecting else self._status
             if self._pongs and not (future := self._pongs.pop(0)).done():
                 future.set_result(True)
         elif kind == b"-ERR":
@@ -186,6 +188,7 @@ class _Client(Client):
 
     async def on_error(self, error: Exception) -> None:
         self.counters.errors += 1
+        self.problem = error
         _log.debug("nats", error=str(error) or type(error).__name__)
 
 
@@ -335,24 +338,21 @@ class Connection:
             if tries == 0:
                 raise _refusal(error, servers)  # Inside of nats-py's `connect`, which would try for ever.
 
-        options |= {
-            "connect_timeout": min(timeout_s, 2.0),
-            "error_cb": on_error,
-            "max_outstanding_pings": 2,
-            "max_reconnect_attempts": -1,
-            "name": name,
-            "ping_interval": 1,
-            "reconnect_time_wait": 0.2,
-            "reconnected_cb": self._found,
-        }
+        options |= {"name": name, "error_cb": on_error, "reconnected_cb": self._found}
+        options |= {"connect_timeout": min(timeout_s, 2.0), "max_reconnect_attempts": -1, "reconnect_time_wait": 0.2}
+        options |= {"max_outstanding_pings": 2, "ping_interval": 1}
         try:
             with anyio.fail_after(timeout_s):
                 await self._client.connect(servers, **options)
                 tries = 0
+                # A server that looks for the account for a second asks whether we live before it lets us in.
+                while self._client.is_connecting:  # noqa: ASYNC110 - both ends are to be watched
+                    await anyio.sleep(0.01)
                 await self.subscribe(f"{self._replies.inbox}*", self._replies.receive)
         except TimeoutError as error:
             raise _refusal(error, servers) from None
-        self._check("INFO")
+        if not self.connected:
+            raise _refusal(self._client.problem, servers)
         await self._found()
 
     async def _shut(self) -> None:

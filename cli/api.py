@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any, Protocol
@@ -32,10 +32,12 @@ from bus.domain import task_decisions as task
 from bus.domain.agent import Agent, Presences
 from bus.errors import BusError, Defect, InvalidRequest, NotAllowed, Unavailable
 from bus.events import Event
-from bus.execute import Call, Executor, check_authority, not_active
-from bus.model import Command, Operation, Query, Reply, Request
+from bus.execute import Call, check_authority, not_active
+from bus.log import Log
+from bus.model import Answer, Command, Operation, Query, Reply, Request
 from bus.protocol import Progress, encode_answer
 from bus.subjects import TENANT
+from bus.world import Speculation
 from projections import query as queries
 from projections.query import Reader
 
@@ -52,9 +54,40 @@ WAITING_FAMILIES = (task.FAMILY.name, needs.FAMILY.name)
 _AGO = re.compile(r"-(\d{1,9})(s|m|h|d|w)")
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 
+STALE_S = 15.0
+"""An answer says how old it is when whoever gives it has not known everything that is stored for so long."""
+
 Answered = Callable[[bytes], None]
 Report = Callable[[Progress], None]
 Record = Callable[[Command, str], Awaitable[None]]
+Elsewhere = Callable[[Any, str], Awaitable[Answer]]
+
+
+class Decider(Protocol):
+    """Where commands are decided, as far as this layer needs it: an executor, or the way to the one of a leader."""
+
+    @property
+    def log(self) -> Log: ...
+
+    @property
+    def view(self) -> Speculation: ...
+
+    @property
+    def known_seq(self) -> int:
+        """The newest event that is known here."""
+        ...
+
+    def knows(self, seq: int) -> bool:
+        """Whether a command that has to rest on event `seq` can be submitted now."""
+        ...
+
+    async def reached(self, seq: int) -> None:
+        """Return when it can."""
+        ...
+
+    def submit(self, call: Call) -> None:
+        """Take a command. Returns at once; the answer comes through `call.answers`."""
+        ...
 
 
 class Tables(Protocol):
@@ -79,18 +112,24 @@ class Tables(Protocol):
 class Api:
     """Answers requests. `replays` answers the ones that take long (replay, SQL); they may report progress. An answer of
     more than `reply_bytes` is asked for again with a smaller page. `record(command, agent)` has noted what an agent was
-    shown; it returns when whatever the agent asks next is decided after that, and raises when that is not certain."""
+    shown; it returns when whatever the agent asks next is decided after that, and raises when that is not certain.
+    `elsewhere(request, agent)` answers the queries of which that cannot be noted here. After `stale_s` without knowing
+    everything that is stored, an answer says so."""
 
     def __init__(
         self,
-        executor: Executor,
+        executor: Decider,
         tables: Tables,
         clock: Clock,
         replays: dict[type, Callable[..., Any]],
         reply_bytes: int,
-        record: Record,
+        record: Record | None,
+        elsewhere: Mapping[type, Elsewhere] | None = None,
+        stale_s: float = STALE_S,
     ) -> None:
         self._executor = executor
+        self._elsewhere = elsewhere or {}
+        self._stale_s = stale_s
         self._tables = tables
         self._clock = clock
         self._handlers = queries.answerers()
@@ -118,7 +157,7 @@ class Api:
 
     def knows(self, seq: int) -> bool:
         """Whether decisions made now rest on a state that contains event `seq`."""
-        return seq <= self._executor.known_seq
+        return self._executor.knows(seq)
 
     async def contain(self, seq: int) -> None:
         """Wait until decisions rest on event `seq`. Raises InvalidRequest when the log does not reach so far."""
@@ -135,17 +174,23 @@ class Api:
     ) -> msgspec.Struct:
         """Answer a query. Raises BusError."""
         self._authorise(operation, agent)
+        elsewhere = self._elsewhere.get(type(request))
+        if elsewhere is not None:
+            return await elsewhere(request, agent)
         if request.after:
             await self._catch_up(request.after)
         seq = self._tables.position
         if request.as_of is not None:
             seq = await self._resolve(request.as_of)
         replay = self._replays.get(type(request))
+        answer: Answer
         if replay is not None:
-            answer: msgspec.Struct = await replay(request, agent, seq, report)
-            return answer
-        answered: msgspec.Struct = await self._answer(operation, request, agent, seq)
-        return answered
+            answer = await replay(request, agent, seq, report)
+        else:
+            answer = await self._answer(operation, request, agent, seq)
+        if request.as_of is None and self.age_s > self._stale_s:
+            answer = replace(answer, stale_s=round(self.age_s, 1))
+        return answer
 
     async def _answer(self, operation: Operation, request: Query, agent: str, seq: int) -> Any:
         handler = self._handlers[type(request)]
@@ -164,12 +209,16 @@ class Api:
             with anyio.move_on_after(left_s):
                 await news.wait()
             seq = self._tables.position
-        if isinstance(request, inbox.Peek) and answer.items and request.as_of is None:
+        if self._record is not None and isinstance(request, inbox.Peek) and answer.items and request.as_of is None:
             shown = tuple(item.seq for item in answer.items)
             await self._record(inbox.Show(upto=answer.upto, seqs=shown, start=request.since or 0), agent)
         if isinstance(answer, Presences) and request.as_of is None:
             answer = replace(answer, age_s=min(answer.age_s, self.age_s))
         return answer
+
+    def current_at(self, at_ns: int) -> None:
+        """The tables contained everything that was stored at that (monotonic) time, and nothing is known of later."""
+        self._head, self._current_ns = (self._tables.position, at_ns), at_ns
 
     def log_ended(self, seq: int, at_ns: int) -> None:
         """At that (monotonic) time the log ended with event `seq`."""
@@ -224,7 +273,13 @@ class Api:
         check_authority(operation, state.authority, agent)
 
     async def _check_exists(self, seq: int) -> None:
-        if seq > self._executor.known_seq and seq > (head := (await self._executor.log.head()).seq):
+        if seq <= self._executor.known_seq:
+            return
+        try:
+            head = (await self._executor.log.head()).seq
+        except Unavailable:
+            return  # Whether it exists cannot be known now; whoever waits for it is told that it has not come.
+        if seq > head:
             raise InvalidRequest(
                 "there is no such event yet",
                 code="future",

@@ -19,11 +19,13 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 import anyio
+from msgspec import UNSET
 from msgspec.structs import replace
 
 from bus import config
+from bus.durations import span
 from bus.errors import InvalidRequest, NotFound
-from bus.model import Operation, PageQuery, Request
+from bus.model import Answer, Operation, PageQuery, Request
 from bus.protocol import Progress
 from cli import answers
 from cli.generate import Common
@@ -158,10 +160,13 @@ def show(common: Common, request: Request, answer: Any) -> None:
     """Print an answer, as JSON or for people."""
     if common.json:
         write_json(answer)
-    else:
-        screen = Screen(sys.stdout)
-        answers.show(screen, request, answer)
-        screen.flush()
+        return
+    screen = Screen(sys.stdout)
+    answers.show(screen, request, answer)
+    screen.flush()
+    if isinstance(answer, Answer) and answer.stale_s is not UNSET:
+        text = f"this is how it was {span(answer.stale_s)} ago; newer events have not come here"
+        Screen(sys.stderr).line(("warning: ", "yellow"), text)
 
 
 async def follow(asker: Asker, request: PageQuery, shown: Callable[[Any], Awaitable[None]]) -> None:

@@ -16,32 +16,24 @@ Rules:
 
 from __future__ import annotations
 
-import argparse
-import gc
 import os
 import shutil
-import signal
-import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta
-from pathlib import Path
-from typing import TextIO, cast
 
 import anyio
-import anyio.to_thread
 import msgspec
 import structlog
 
-from bus import config, operation
+from bus import operation
 from bus.clock import RandomIds, SystemClock, from_ns
 from bus.config import Settings
 from bus.domain import agent, log, tenant
-from bus.errors import BusError, Unavailable
+from bus.errors import BusError
 from bus.events import Event
 from bus.execute import Executor
 from bus.files import write_atomic
-from bus.home import Home, open_home
+from bus.home import Home
 from bus.jetstream import JetStreamLog
 from bus.lease import LeaderLease
 from bus.lifecycle import SERVER_STUCK, DaemonFile
@@ -51,12 +43,12 @@ from bus.server import read_server
 from bus.subjects import SYSTEM, TENANT, inbox_prefix
 from bus.transport import Connection, connect
 from bus.world import Change, Speculation, World
+from cli import serving
 from cli.api import Api
 from cli.intake import Intake
 from cli.peers import Peers
 from cli.presence import Presence
 from cli.replays import Replays
-from projections.schema import discover
 from projections.store import Store
 from projections.worker import Worker
 
@@ -69,12 +61,9 @@ TICK_S = 0.2
 HEAD_S = 5.0
 SEAL_EVENTS = 10_000
 DRAIN_S = 5.0
-STANDBYS = 8
 STUCK_APPENDS, STUCK_RENEWALS = 3, 12
 """More attempts to write than can go unanswered between two looks at the log while the server is frozen or away."""
 STATUS_FILE = "daemon.json"
-SCRATCH = "scratch"
-"""Beside the tables, which are this daemon's alone: where replays and SQL put what they need for a while."""
 
 
 class ServerStuck(Exception):
@@ -102,8 +91,7 @@ class Daemon:
         self.worker = Worker(self.log, store, self._fold, self.clock)
         self.presence = Presence(self.world, self.clock, settings.file.presence)
         self.peers = Peers(connection, self.executor, self.presence, self._may_lead)
-        self._scratch = store.path.parent / SCRATCH
-        replays = Replays(self.log, store, self.clock, self._scratch)
+        replays = Replays(self.log, store, self.clock, serving.scratch_of(store))
         self.api = Api(
             self.executor, self.worker, self.clock, replays.handlers, ask.reply_bytes, record=self.peers.record
         )
@@ -124,11 +112,7 @@ class Daemon:
 
     async def run(self, until: Callable[[], Awaitable[None]]) -> None:
         """Serve until `until` returns, then end in order."""
-        await anyio.to_thread.run_sync(_emptied, self._scratch)
-        await self.store.load(self.world, self.executor)
-        # What was loaded stays: the collector need not look at it again, and need not look often.
-        gc.freeze()
-        gc.set_threshold(50_000, 20, 100)
+        await serving.load(self.store, self.world, self.executor)
         self.executor.view.index()
         async with anyio.create_task_group() as parts:
             limits = self.settings.file.ask
@@ -141,11 +125,11 @@ class Daemon:
             parts.start_soon(self._tick)
             parts.start_soon(self._watch_log)
             parts.start_soon(intake.run)
-            async with anyio.create_task_group() as serving:
-                serving.start_soon(self._answer_queries, intake)
-                serving.start_soon(self._lead_when_held, intake)
+            async with anyio.create_task_group() as duties:
+                duties.start_soon(self._answer_queries, intake)
+                duties.start_soon(self._lead_when_held, intake)
                 await until()
-                serving.cancel_scope.cancel()
+                duties.cancel_scope.cancel()
             intake.deafen("see")
             if not self.executor.waiting:
                 # Otherwise what is under way might be stored in the next leader's time, which comes with the end of
@@ -309,85 +293,18 @@ async def serve(home: Home, settings: Settings, url: str | None = None, force_le
     creds = home.keyring.daemon()
     async with (
         connect(url or server.url, creds=creds.text, name=creds.name, inbox=inbox_prefix(creds.name)) as connection,
-        _opened(home.projections, JetStreamLog(connection, operation.CODEC)) as store,
+        serving.opened(home.projections, JetStreamLog(connection, operation.CODEC)) as store,
     ):
-        await Daemon(home, settings, connection, store, force_lead).run(_until_told)
-
-
-@asynccontextmanager
-async def _opened(directory: Path, log: JetStreamLog) -> AsyncIterator[Store]:
-    """The store in `directory`, or, when another daemon of this home has it open, in a directory beside it: a second
-    daemon, started by accident or as a standby, folds into tables of its own."""
-    for candidate in (directory, *(directory / f"standby-{n}" for n in range(1, STANDBYS + 1))):
-        async with AsyncExitStack() as stack:
-            try:
-                store = await stack.enter_async_context(Store.opened(candidate, operation.FAMILIES, discover(), log))
-            except Unavailable as error:
-                if error.code != "locked":
-                    raise
-                continue
-            yield store
-            return
-    raise Unavailable("too many daemons serve this home", code="locked", entity=str(directory))
-
-
-def _emptied(directory: Path) -> None:
-    """Make a private directory, without what a daemon that was killed left in it."""
-    shutil.rmtree(directory, ignore_errors=True)
-    directory.mkdir(mode=0o700, exist_ok=True)
-
-
-async def _until_told() -> None:
-    """Return on SIGTERM or SIGINT, or when the supervisor is gone (it holds the other end of our standard input)."""
-    async with anyio.create_task_group() as tasks:
-
-        async def on_orphaned() -> None:
-            await anyio.wait_readable(sys.stdin)
-            logger.info("ending: the supervisor is gone")
-            tasks.cancel_scope.cancel()
-
-        tasks.start_soon(on_orphaned)
-        with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
-            async for number in signals:
-                logger.info("ending", signal=number)
-                tasks.cancel_scope.cancel()
-
-
-class _Words:
-    """Standard error, which the supervisor reads. Once that is gone nobody does, and the daemon has to end in order
-    all the same."""
-
-    def write(self, text: str) -> int:
-        with suppress(OSError):
-            sys.stderr.write(text)
-        return len(text)
-
-    def flush(self) -> None:
-        with suppress(OSError):
-            sys.stderr.flush()
+        await Daemon(home, settings, connection, store, force_lead).run(serving.until_told)
 
 
 def main() -> None:
     """`python -m cli.daemon --home H`: run by the supervisor."""
-    parser = argparse.ArgumentParser(description="Serve one tenant of a bus (started by `bus up`).")
-    parser.add_argument("--home", type=Path, required=True)
-    parser.add_argument("--url", help="where the home's server is reached, if not at its own address")
-    parser.add_argument("--force-lead", action="store_true", help="lead without the lease (for tests only)")
-    arguments = parser.parse_args()
-    settings = config.load(home=arguments.home)
-    structlog.configure(
-        processors=[
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso"),
-            structlog.processors.format_exc_info,
-            structlog.processors.JSONRenderer(),
-        ],
-        wrapper_class=structlog.make_filtering_bound_logger(settings.file.log_level),
-        logger_factory=structlog.PrintLoggerFactory(cast("TextIO", _Words())),
-    )
-    asked = (open_home(arguments.home), settings, arguments.url, arguments.force_lead)
+    arguments = serving.arguments("Serve one tenant of a bus (started by `bus up`).")
+    arguments.add_argument("--force-lead", action="store_true", help="lead without the lease (for tests only)")
+    asked = arguments.parse_args()
     try:
-        anyio.run(serve, *asked, backend_options={"use_uvloop": True})
+        serving.run(serve, asked.home, asked.url, asked.force_lead)
     except* ServerStuck:
         logger.error("the server answers and does not store")  # noqa: TRY400 - the stack would say no more
         raise SystemExit(SERVER_STUCK) from None

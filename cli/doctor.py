@@ -93,6 +93,9 @@ def _checks(common: Common, settings: Settings) -> Iterator[Check]:
         yield Check("bus", "warn", "it is not running", "Any command starts it: bus up")
         return
     yield Check("bus", "ok", f"up at {state.url}, processes {state.supervisor}, {state.server}, {state.daemon}")
+    if opened.follows:
+        yield Check("follows", "ok", f"{state.follows}; `bus projector status` and `bus projector verify` say the rest")
+        return
     yield _tried("clock", lambda: _clock(opened))
     yield _tried("answer", lambda: _answer(common))
     yield _tried("log settings", lambda: _log_settings(opened, state))

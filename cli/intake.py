@@ -14,7 +14,7 @@ Rules:
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import anyio
@@ -68,7 +68,7 @@ class _Asker:
 
 class Intake:
     """Receives requests for one daemon of a tenant and sends the answers. `heard` is called with the agent of each;
-    `may_lead` says whether this daemon leads now."""
+    `may_lead` says whether commands may be taken now. `only` are the agents it listens to, if not to all."""
 
     def __init__(
         self,
@@ -80,6 +80,7 @@ class Intake:
         tasks: TaskGroup,
         heard: Callable[[str], None],
         may_lead: Callable[[], bool],
+        only: Collection[str] | None = None,
     ) -> None:
         self.counters: Counter[str] = Counter()
         self._connection = connection
@@ -90,6 +91,7 @@ class Intake:
         self._tasks = tasks
         self._heard = heard
         self._may_lead = may_lead
+        self._only = only
         self._kinds: set[str] = set()
         self._askers: dict[str, _Asker] = {}
         self._pending = 0
@@ -134,6 +136,8 @@ class Intake:
         now = self._clock.monotonic_ns() / 1e9
         # Whoever can write to the log can write of an agent `*`: listening to that would be listening to everybody.
         active = {key for _, key, entry in self._world.entries(Agent) if entry.state.active and is_name(key)}
+        if self._only is not None:
+            active.intersection_update(self._only)
         for name in self._askers.keys() - active:
             self._unsubscribe(self._askers.pop(name))
         wait_s = 3600.0

@@ -13,7 +13,7 @@ from collections.abc import Callable
 import msgspec
 import typer
 
-from bus import config, home, lifecycle
+from bus import config, home, lifecycle, remote
 from bus.config import Settings
 from bus.durations import span
 from bus.errors import InvalidRequest, Unavailable
@@ -33,10 +33,12 @@ _OWNER = Field(
 
 
 class State(msgspec.Struct, frozen=True, kw_only=True):
-    """`bus status`. `head` is the log's last event, `position` how far the tables are; both None while it is down."""
+    """`bus status`. `head` is the log's last event, `position` how far the tables are; both None while it is down.
+    `follows` is the address of the bus that a projector follows here."""
 
     up: bool
     home: str
+    follows: str | None
     tenant: str
     url: str | None
     supervisor: int | None
@@ -89,6 +91,7 @@ def state_of(opened: Home) -> State:
     return State(
         up=found.server is not None and found.daemon is not None,
         home=found.home,
+        follows=followed.url if (followed := remote.read(opened)) is not None else None,
         tenant=found.tenant,
         url=found.url,
         supervisor=found.supervisor,
@@ -200,6 +203,8 @@ def _show(screen: Screen, state: State) -> None:
         ("home", [state.home]),
         ("tenant", [state.tenant]),
     ]
+    if state.follows is not None:
+        rows.append(("follows", [f"{state.follows}: see `bus projector status`"]))
     if state.server is not None:
         pids = f"supervisor {state.supervisor}, server {state.server}, daemon {state.daemon or '-'}"
         rows.append(("address", [f"{state.url} (nats-server {state.server_version})"]))

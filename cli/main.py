@@ -148,6 +148,7 @@ REFERENCE = {
     "call": "ask for any operation with JSON",
     "help": "describe operations and their fields",
 }
+PROJECTOR = {"projector": "follow a bus elsewhere, for the agents of this host"}
 GUARD = {"guard": "refuse commits of paths that another agent holds"}
 WORK = {"work": "take tasks one after the other and run a command for each"}
 GROUPS = {
@@ -169,6 +170,7 @@ def root() -> Group:
     members: dict[str, Callable[[], Any]] = {name: partial(_daily, name) for name in DAILY}
     members |= {name: partial(_family, name) for name in (*GROUPS, *known)}
     members |= dict.fromkeys(WORK, _work) | dict.fromkeys(GUARD, _guard)
+    members |= dict.fromkeys(PROJECTOR, _projector)
     members |= {name: partial(_lifecycle, name) for name in LIFECYCLE}
     members |= {name: partial(_reference, name) for name in REFERENCE}
     group = make_group("bus", members, TEXT, completion=True)
@@ -178,7 +180,7 @@ def root() -> Group:
     ]
     group.sections = (
         ("Every day", [*daily, *WORK.items(), *GROUPS.items()]),
-        ("The bus itself", [*LIFECYCLE.items(), *GUARD.items()]),
+        ("The bus itself", [*LIFECYCLE.items(), *GUARD.items(), *PROJECTOR.items()]),
         ("Everything, by family", verbs),
         ("For programs", list(REFERENCE.items())),
     )
@@ -207,6 +209,12 @@ def _guard() -> Any:
     from cli import precommit
 
     return precommit.group()
+
+
+def _projector() -> Any:
+    from cli import projecting
+
+    return projecting.group()
 
 
 def _lifecycle(name: str) -> Any:

@@ -126,7 +126,8 @@ class Supervisor:
         self._server_backoff.started()
         self._server, found = server.start(home, self._settings, account, self._store_lock)
         _log.info("nats-server %s runs as %d on %s", found.version, found.pid, found.url)
-        anyio.run(_create_streams, home, found.url, self._settings.file.log.max_bytes)
+        if not home.follows:
+            anyio.run(_create_streams, home, found.url, self._settings.file.log.max_bytes)
         if self._url not in ("", found.url):
             _log.warning("the port was taken: the daemon has to connect to another")
             self._stop_daemon()
@@ -325,6 +326,21 @@ def _report(report: Report) -> None:
     os.close(nothing)
 
 
+def supervise(home: Home, ready: Callable[[Server], None], daemon: Sequence[str] = ()) -> None:
+    """Keep server and daemon of `home` alive until a signal comes. `ready` is told of the first server; `daemon`
+    replaces the command of the daemon. Raises Unavailable (code `locked`) when another process does so already."""
+    os.umask(0o077)
+    settings = config.load(home=home.path, namespace=home.file.tenant, cwd=home.path)
+    handler = RotatingFileHandler(
+        home.logs / "supervisor.log", maxBytes=settings.file.process.log_file_bytes, backupCount=LOG_FILES
+    )
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.INFO, handlers=[handler])
+    command = daemon or [sys.executable, "-P", "-m", "cli.projector" if home.follows else "cli.daemon"]
+    lock = take_lock(home.supervisor_lock, timeout_s=LOCK_TIMEOUT_S)
+    Supervisor(home, settings, [*command, "--home", str(home.path)]).run(ready)
+    os.close(lock)
+
+
 def main() -> None:
     """Detach, supervise, end."""
     parser = argparse.ArgumentParser(prog="cli.supervisor", description="Keep the processes of a home alive.")
@@ -334,20 +350,8 @@ def main() -> None:
     if os.fork():
         # The command that started us waits for this process only, and nobody has to wait for the other.
         os._exit(0)
-    os.umask(0o077)
     try:
-        home = open_home(arguments.home)
-        settings = config.load(home=home.path, namespace=home.file.tenant, cwd=home.path)
-        handler = RotatingFileHandler(
-            home.logs / "supervisor.log", maxBytes=settings.file.process.log_file_bytes, backupCount=LOG_FILES
-        )
-        logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.INFO, handlers=[handler])
-        command = arguments.daemon or [sys.executable, "-P", "-m", "cli.daemon"]
-        lock = take_lock(home.supervisor_lock, timeout_s=LOCK_TIMEOUT_S)
-        Supervisor(home, settings, [*command, "--home", str(home.path)]).run(
-            lambda found: _report(Report(server=found))
-        )
-        os.close(lock)
+        supervise(open_home(arguments.home), lambda found: _report(Report(server=found)), arguments.daemon)
     except BusError as error:
         _log.error("%s", error)
         _report(Report(problem=error.problem))

@@ -35,7 +35,7 @@ CHANCE = {"bus/clock.py": "ids", "bus/auth.py": "keys", "bus/home.py": "the id o
 """Where random numbers are drawn, and what for."""
 NAMELESS = {"utils", "util", "helpers", "common", "misc", "base"}
 """Names of files that say nothing of what is in them."""
-TASKS = {"cli/daemon.py", "cli/worker.py", "projections/worker.py"}
+TASKS = {"cli/daemon.py", "cli/projector.py", "cli/serving.py", "cli/worker.py", "projections/worker.py"}
 """Where task groups are opened."""
 PURE = (
     *("bus/authority.py", "bus/clock.py", "bus/domain/", "bus/durations.py", "bus/errors.py", "bus/events.py"),

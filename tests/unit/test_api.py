@@ -276,3 +276,54 @@ async def test_who_is_there_says_how_old_that_is(one: Desk) -> None:
     assert (await one.see("atlas", agent.Who())).age_s == 60
     # What was is as old as it is.
     assert (await one.see("atlas", agent.Who(as_of=head))).age_s == 163
+
+
+# --- elsewhere -----------------------------------------------------------------------------------------------------
+
+
+async def test_a_query_that_is_answered_elsewhere_is_not_read_here(one: Desk) -> None:
+    asked: list[tuple[Any, str]] = []
+
+    async def elsewhere(request: Any, who: str) -> Any:
+        asked.append((request, who))
+        return channel.Channels(seq=10**6, time=None, channels=[])
+
+    parts = (one.leader.executor, one.tables, one.clock, {}, 1_000_000, None)
+    host = api.Api(*parts, {channel.List: elsewhere})
+    request = channel.List(after=10**6)
+    answer = await host.see(OPERATION_OF[channel.List], request, "atlas")
+    assert answer.seq == 10**6
+    assert asked == [(request, "atlas")]
+    assert one.tables.reads == []
+    with pytest.raises(NotAllowed):
+        await host.see(OPERATION_OF[channel.List], request, "nobody")
+
+
+async def test_an_answer_says_how_old_it_is_unless_that_is_a_moment_ago(one: Desk) -> None:
+    head = len(one.leader.log.records)
+    one.api.log_ended(head, one.clock.monotonic_ns())
+    one.clock.pass_s(api.STALE_S)
+    assert (await one.see("atlas", READ)).stale_s is msgspec.UNSET
+    one.clock.pass_s(5)
+    assert (await one.see("atlas", READ)).stale_s == api.STALE_S + 5
+    assert (await one.see("atlas", msgspec.structs.replace(READ, as_of=head))).stale_s is msgspec.UNSET
+    # That the log has grown makes nothing fresh before the tables have it, too.
+    await one.leader.do("nova", channel.Post(channel="dev", text="second"))
+    one.api.log_ended(head + 1, one.clock.monotonic_ns())
+    assert (await one.see("atlas", READ)).stale_s == api.STALE_S + 5
+    await one.fold()
+    assert (await one.see("atlas", READ)).stale_s is msgspec.UNSET
+
+
+async def test_what_is_known_from_before_is_as_old_as_it_is(one: Desk) -> None:
+    one.api.current_at(one.clock.monotonic_ns() - 3_600_000_000_000)
+    assert (await one.see("atlas", READ)).stale_s == 3600
+
+
+async def test_a_log_that_is_out_of_reach_is_waited_for_and_said_to_lag(
+    one: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(api, "AFTER_S", 0.0)
+    one.leader.log.head_error = Unavailable("away", code="out_of_reach")
+    await caught(one.see("atlas", channel.List(after=10**6)), Unavailable, "lagging")
+    await caught(one.see("atlas", channel.List(as_of=10**6)), Unavailable, "lagging")
