@@ -112,7 +112,7 @@ async def connected(common: Common, timeout_s: float | None = None) -> AsyncIter
     # The network comes with the client: `bus --help`, `bus init` and completion do without.
     from bus.client import Bus
 
-    _keep_output_clean(common.debug)
+    keep_output_clean(common.debug)
     settings = settings_of(common)
     seen = Seen(settings)
     wait_s = common.timeout_s or timeout_s or settings.file.ask.timeout_s
@@ -127,7 +127,7 @@ async def connected(common: Common, timeout_s: float | None = None) -> AsyncIter
             seen.keep(bus.seq)
 
 
-def _keep_output_clean(debug: bool) -> None:
+def keep_output_clean(debug: bool) -> None:
     """What the client notes for itself belongs to --debug, and never on standard output."""
     # Only if it is there: a command does not import it for nothing.
     structlog = sys.modules.get("structlog")

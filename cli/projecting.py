@@ -25,6 +25,7 @@ from bus.config import Settings
 from bus.domain import agent, log
 from bus.durations import span
 from bus.errors import InvalidRequest, NotFound, Refused, Unavailable
+from bus.files import is_locked
 from bus.home import HOME_FILE, Home, open_home
 from bus.lifecycle import ensure_up, status
 from bus.model import Reply
@@ -163,7 +164,7 @@ def _run(common: Common, typed: Typed) -> None:
     from cli.supervisor import supervise
 
     settings = asking.settings_of(common)
-    opened, followed = _following(settings)
+    opened, followed = _following(settings, common.debug)
 
     def ready(server: Server) -> None:
         if common.json:
@@ -179,27 +180,34 @@ def _run(common: Common, typed: Typed) -> None:
     except Unavailable as error:
         if error.code != "locked":
             raise
-        raise Refused(
-            "the projector of this home runs already",
-            code="in_use",
-            entity=str(opened.path),
-            expected="a home that nobody serves",
-            found="one with a supervisor",
-            hint="`bus projector status` shows it; `bus down` stops it",
-        ) from None
+        raise _in_use(opened) from None
     if common.json:
         write_json({"event": "stopped", "home": str(opened.path)})
 
 
-def _following(settings: Settings) -> tuple[Home, Remote]:
+def _in_use(opened: Home) -> Refused:
+    what = "the projector of this home" if opened.follows else "a bus of its own"
+    return Refused(
+        f"{what} runs here already",
+        code="in_use",
+        entity=str(opened.path),
+        expected="a home that nobody serves",
+        found="one with a supervisor",
+        hint="`bus status` shows it, `bus down` stops it; --home or BUS_HOME names another home",
+    )
+
+
+def _following(settings: Settings, debug: bool) -> tuple[Home, Remote]:
     """The home of a projector, and what it follows: what is named now, or what it followed before. Raises BusError when
     the bus does not accept us, or cannot be reached and never could."""
     place = settings.home
-    known = remote.read(open_home(place)) if (place / HOME_FILE).exists() else None
+    known = open_home(place) if (place / HOME_FILE).exists() else None
+    if known is not None and is_locked(known.supervisor_lock):
+        raise _in_use(known)
     if settings.url is not None and settings.creds is not None:
         wanted = Remote(url=settings.url, creds=remote.read_credentials(settings.creds))
-    elif known is not None:
-        wanted = known
+    elif known is not None and (followed := remote.read(known)) is not None:
+        wanted = followed
     else:
         raise InvalidRequest(
             "nothing says which bus to follow",
@@ -210,18 +218,19 @@ def _following(settings: Settings) -> tuple[Home, Remote]:
             hint=f"For credentials: {remote.INVITE}",
         )
     try:
-        anyio.run(_reach, wanted)
+        anyio.run(_reach, wanted, debug)
     except Unavailable as error:
-        if known is None:
+        if known is None or not known.follows:
             raise
         Screen(sys.stderr).line(("warning: ", "yellow"), f"{error} What is known here is answered meanwhile.")
     return remote.follow(place, wanted), wanted
 
 
-async def _reach(wanted: Remote) -> None:
+async def _reach(wanted: Remote, debug: bool) -> None:
     # The network comes when it is needed: `bus projector status` does without.
     from cli.uplink import reach
 
+    asking.keep_output_clean(debug)
     await reach(wanted)
 
 
@@ -333,6 +342,7 @@ async def _ask(common: Common, verb: str, kind: type[Any]) -> Any:
     """Have the projector of this home do something that takes long; it is started if it does not run."""
     from bus.transport import connect
 
+    asking.keep_output_clean(common.debug)
     opened, _ = _home(common)
     settings = asking.settings_of(common)
     server = await anyio.to_thread.run_sync(partial(ensure_up, opened, timeout_s=settings.file.process.start_timeout_s))

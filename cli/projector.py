@@ -224,6 +224,8 @@ class Projector:
     # --- what a command of this home asks --------------------------------------------------------------------------
 
     def _care(self, message: Message) -> None:
+        if not message.reply:
+            return
         self._parts.start_soon(self._cared, message.subject.rpartition(".")[2], message.reply)
 
     async def _cared(self, verb: str, reply: str) -> None:

@@ -442,7 +442,17 @@ def test_wrong_credentials_are_named(rig: Rig, tmp_path: Path) -> None:
     assert (code, error["code"]) == (6, "no_server")
     assert not place.exists()
     code, error = tried(good, home=rig.home.path)
-    assert (code, error["code"]) == (3, "own_bus")
+    assert (code, error["code"]) == (3, "in_use")
+    lifecycle.down(rig.home)
+    stranger.up()
+    try:
+        address = read_server(stranger.home)
+        assert address is not None
+        foreign = stranger.home.keyring.creds / "_projector-far.creds"
+        code, error = tried(foreign, url=address.url, home=rig.home.path)
+        assert (code, error["code"]) == (3, "own_bus")
+    finally:
+        stranger.close()
 
 
 # --- the commands ---------------------------------------------------------------------------------------------------
