@@ -10,11 +10,11 @@ from pathlib import Path
 import msgspec
 from rich.console import Console
 
-from bench import commands, past, takeover, writing
+from bench import commands, coordination, past, soak, takeover, writing
 from bench.figures import Figure, Figures, as_json, print_table
 from bench.ground import ground
 
-SECTIONS = "ABCDEFGHT"
+SECTIONS = "ABCDEFGHIST"
 
 
 def measured(wanted: str, small: bool, directory: Path | None, repeat: int) -> Iterator[Figures]:
@@ -32,6 +32,12 @@ def measured(wanted: str, small: bool, directory: Path | None, repeat: int) -> I
         if "H" in wanted:
             with ground(directory) as place:
                 yield commands.starting(place, 3 if small else 15)
+        if "I" in wanted:
+            with ground(directory) as place:
+                yield coordination.coordination(place, coordination.SMALL if small else coordination.Sizes())
+        if "S" in wanted:
+            with ground(directory) as place:
+                yield soak.soaked(place, soak.SMALL if small else soak.Sizes())
         if "T" in wanted:
             with ground(directory) as place:
                 yield takeover.silences(place, 1 if small else 5)

@@ -66,7 +66,7 @@ class Ground:
         return url
 
     def pid(self, name: str) -> int:
-        """The pid of `daemon` or `server`, as soon as it runs."""
+        """The pid of `daemon`, `server` or `supervisor`, as soon as it runs."""
         deadline = time.monotonic() + 20
         while time.monotonic() < deadline:
             pid: int | None = getattr(lifecycle.status(self.home), name)

@@ -16,7 +16,7 @@ import anyio
 import anyio.to_thread
 import msgspec
 
-from bench import bare, clients, history, reading, stages
+from bench import bare, clients, coordinating, history, reading, soaking, stages
 from bench.crew import Result
 
 Role = Callable[[dict[str, Any]], AsyncIterator[Result | None]]
@@ -37,6 +37,11 @@ ROLES: dict[str, Role] = {
     "stages": stages.measure,
     "bare_answer": bare.answer,
     "bare_ask": bare.ask,
+    "hold": coordinating.hold,
+    "decide": coordinating.decide,
+    "talk": coordinating.talk,
+    "look": coordinating.look,
+    "soak": soaking.soak,
     "ask": reading.ask,
     "direct": reading.direct,
 }

@@ -20,13 +20,15 @@ EXPECTED = {
     "F": ("one task", "channel tail", "board", "page of 50", "inbox"),
     "G": ("daemon after folding", "nats-server after folding", "daemon after a restart"),
     "H": ("bus",),
+    "I": ("reserve,", "reserve refused", "declare,", "declare refused", "inbox peek", "wake card", "its size"),
+    "S": ("agents for", "killed meanwhile", "channel.post", "inbox.peek", "task.next", "backlog", "contradictions"),
     "T": ("leader killed", "leader frozen", "leader cut off"),
 }
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(not (ROOT / "ops" / "bench").is_dir(), reason="the bench is not part of the package")
-@pytest.mark.parametrize("sections", ["ABC", "DFG", "EH", "T"])
+@pytest.mark.parametrize("sections", ["ABC", "DFG", "EH", "I", "S", "T"])
 def test_prints_every_line(tmp_path: Path, sections: str) -> None:
     found = tmp_path / "figures.json"
     command = [sys.executable, "-m", "bench", "--small", "--only", sections, "--json", str(found)]
@@ -46,5 +48,6 @@ def test_prints_every_line(tmp_path: Path, sections: str) -> None:
         names = [line["what"] for line in lines if line["section"] == section]
         for expected in EXPECTED[section]:
             assert any(expected in name for name in names), f"{expected!r} is not among {names}"
-    assert all(line["value"] > 0 for line in lines if line["section"] != "H")
+    assert all(line["value"] > 0 for line in lines if line["section"] not in "HS")
+    assert [line for line in lines if "contradictions" in line["what"] and line["value"]] == []
     assert [path.name for path in tmp_path.iterdir()] == ["figures.json"]
