@@ -138,5 +138,6 @@ def _one(screen: Screen, members: list[Operation]) -> None:
 
 
 def _kind(kind: Any) -> str:
-    """A type as Python writes it, without the names of modules."""
-    return kind.__name__ if isinstance(kind, type) and not get_args(kind) else re.sub(r"\b\w+\.", "", str(kind))
+    """A type as Python writes it, without the names of modules. That a field may be absent is not its type."""
+    plain = kind.__name__ if isinstance(kind, type) and not get_args(kind) else re.sub(r"\b\w+\.", "", str(kind))
+    return plain.removesuffix(" | UnsetType")

@@ -11,7 +11,7 @@ from bus import model
 from bus.errors import KINDS, BusError
 from bus.model import Command, Operation, PageQuery, Query
 from bus.operation import FAMILIES, OPERATIONS
-from cli import daily
+from cli import daily, projecting
 from cli.fields import PAGING
 from cli.fields import Field as Typed
 from cli.main import GROUPS, LIFECYCLE, REFERENCE
@@ -37,6 +37,7 @@ ASKING = ("bus.client", "bus.replies", "bus.transport")
 """And what is raised in these is said by a client that gets no answer."""
 
 COMMANDS = LIFECYCLE | REFERENCE | {"replay": GROUPS["replay"]}
+COMMANDS |= {f"projector {verb}": text for verb, text in projecting.VERBS.items()}
 
 
 def operations_page() -> str:
@@ -63,13 +64,16 @@ def operations_page() -> str:
         fields_table(fields(model.Request, null=False)),
         "Commands also have these. A reply has at least `seq`: the event that records its effect.",
         fields_table(own_fields(Command, model.Request)),
-        "Queries also have these. An answer has at least `seq`, the position it was given at, and that event's `time`.",
+        """Queries also have these. An answer has at least `seq`, the position it was given at, and that event's `time`;
+        `stale_s` says for how many seconds whoever answers has not known everything that is stored, unless that is a
+        moment ago.""",
         fields_table(own_fields(Query, model.Request)),
         """Queries that answer a page also have these. The answer's `next` (an inbox: `upto`) is the `since` of the next
         page.""",
         fields_table(own_fields(PageQuery, Query)),
         f"""Besides the codes that stand with an operation, any request can end with {_codes_of(SERVING)}; a command
-        with a `fence` also with `bad_fence`, `stale_fence`. A client that gets no answer says {_codes_of(ASKING)}.
+        with a `fence` also with `bad_fence`, `stale_fence`, and what is asked of a [projector](howto/remote.md) and is
+        the leader's to answer with `out_of_reach`. A client that gets no answer says {_codes_of(ASKING)}.
         [All codes](#error-codes).""",
         *(text for name, operations in families.items() for text in _family_operations(name, operations)),
         "## Asked by the daemon itself",
