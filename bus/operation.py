@@ -16,7 +16,9 @@ from bus.domain import (
     intent,
     journal,
     log,
+    memory_decisions,
     needs,
+    recall,
     registry,
     reminder,
     reservation_decisions,
@@ -41,6 +43,8 @@ FAMILIES: tuple[Family, ...] = (
     directive_decisions.FAMILY,
     reminder.FAMILY,
     journal.FAMILY,
+    memory_decisions.FAMILY,
+    recall.FAMILY,
     log.FAMILY,
 )
 FAMILY_OF: Mapping[str, Family] = {family.name: family for family in FAMILIES}

@@ -60,9 +60,13 @@ class Orders:
             self._deadlines.add(item)
             self._deadline_of[place] = item
 
-    def ranked(self, state: type[State], namespace: str) -> Iterator[tuple[Any, str]]:
-        """(rank, key) of the entities that have a rank, lowest first."""
-        yield from self._ranked.get((state, namespace), ())
+    def ranked(self, state: type[State], namespace: str, rank: Any = None) -> Iterator[tuple[Any, str]]:
+        """(rank, key) of the entities that have a rank, or this one, lowest first."""
+        known = self._ranked.get((state, namespace), ())
+        if rank is None or not known:
+            yield from known
+        else:
+            yield from takewhile(lambda item: item[0] == rank, known.irange((rank, "")))
 
     def due(self, now: datetime) -> Iterator[tuple[datetime, Place]]:
         """(deadline, place) of the entities whose deadline is not after `now`, earliest first."""

@@ -143,16 +143,19 @@ class Speculation:
         entry = self.entry(state, namespace, key)
         return cast(S, entry.state) if entry is not None else None
 
-    def order(self, state: type[State], namespace: str) -> Iterator[str]:
+    def order(self, state: type[State], namespace: str, rank: Any = None) -> Iterator[str]:
         self._touch()
-        ranked = self._orders.ranked(state, namespace)
+        ranked = self._orders.ranked(state, namespace, rank)
         if self.settled and (moved := self._unsettled(state)):
-            rank = self.world.families_of[state].rank
-            assert rank is not None
+            rank_of = self.world.families_of[state].rank
+            assert rank_of is not None
             stored = [
                 (place_rank, key)
                 for (_, within, key), entry in moved.items()
-                if within == namespace and entry is not None and (place_rank := rank(entry.state)) is not None
+                if within == namespace
+                and entry is not None
+                and (place_rank := rank_of(entry.state)) is not None
+                and rank in (None, place_rank)
             ]
             others = (item for item in ranked if (state, namespace, item[1]) not in moved)
             ranked = merge(others, sorted(stored))

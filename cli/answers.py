@@ -17,7 +17,7 @@ from bus.domain import agent, directive, inbox, journal, log, message, reminder
 from bus.domain import task_requests as tasks
 from bus.durations import span
 from bus.model import Answer, Query, Reply, Request
-from cli import keeping
+from cli import keeping, remembering
 from cli.plain import seq_part, show_fields, show_reply, show_table, word
 from cli.render import Cell, Part, Screen
 
@@ -339,5 +339,6 @@ _RENDERERS: dict[type, Callable[[Screen, Any], None]] = {
     reminder.Reminders: _reminders,
     journal.Entries: _entries,
     **keeping.RENDERERS,
+    **remembering.RENDERERS,
     journal.WakeCard: lambda screen, answer: screen.block(answer.text.rstrip("\n")),
 }

@@ -41,6 +41,8 @@ DAILY: Mapping[str, tuple[str, str]] = {
     "handoff": ("task.handoff", "pass a task you hold to another agent"),
     "reserve": ("reservation.reserve", "keep paths or globs for yourself for a while"),
     "remind": ("reminder.set", "be reminded at a time, in a while, or every so often"),
+    "remember": ("memory.write", "keep a fact or a rule for everybody, or for yourself"),
+    "recall": ("memory.recall", "what is remembered and was said about a question, the best first"),
     "wake": ("journal.wake", "what you must know when you start: claims, unread, directives, your journal"),
 }
 """Short names of operations at the top level, and what they do.
@@ -63,6 +65,10 @@ EXAMPLES = {
     "reminder.set": 'bus remind "look at the build" --in 20m',
     "directive.give": 'bus directive give "run the tests" --to nova --due-in 2h',
     "journal.write": 'bus journal write --focus "the parser" --next-step "test odd input"',
+    "memory.write": 'bus remember "tests need a running server" --subject ci --tag tests',
+    "memory.supersede": 'bus memory supersede m-4k7mzq2xwd "the port is 4222"',
+    "memory.assemble": "bus memory assemble --category do_not",
+    "memory.recall": 'bus recall "why did we change the port?" --k 5 --explain',
     RUN: 'bus replay --as-of -10m --sql "select state, count(*) from task group by 1"',
     "log.list": "bus log --from 1 --to 20 --json",
 }

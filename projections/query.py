@@ -11,12 +11,14 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 import msgspec
 
 from bus.model import Entry, Query, State
+from projections.lexical_index import Index
 
 Q = TypeVar("Q", bound=Query)
 
@@ -41,7 +43,15 @@ class Reader(Protocol):
         """A SQL predicate over a column `audience`: whether `agent` may see the row."""
         ...
 
+    def may_see(self, audience: str | None) -> bool:
+        """The same for one value of such a column."""
+        ...
+
     def rows(self, sql: str, params: Any = ()) -> list[tuple[Any, ...]]: ...
+
+    def index(self) -> AbstractContextManager[Index]:
+        """The words of everything, up to `seq` at least. Who holds them lets nobody else look meanwhile."""
+        ...
 
     def kid(self, table: str, namespace: str, key: str) -> int | None:
         """The key of an entity in tables, which is much faster to look for than its name (None: there was none)."""

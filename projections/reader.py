@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from pathlib import Path
 from threading import Lock
@@ -22,6 +23,8 @@ from bus.errors import InvalidRequest, Refused
 from bus.model import Entry, State
 from bus.world import World
 from projections.batch import cleaned
+from projections.lexical_index import Index
+from projections.lexical_rows import Lexicon
 from projections.schema import AUDIENCE, OPEN, EntityTable, ItemTable, Schema, Table
 
 FETCH_ROWS = 10_000
@@ -53,6 +56,7 @@ class Reader:
         *,
         sees_all: bool = False,
         world: World | None = None,
+        lexicon: Lexicon | None = None,
     ) -> None:
         self.schema = schema
         self.seq = seq
@@ -60,6 +64,7 @@ class Reader:
         self.now = now
         self.sees_all = sees_all
         self._world = world
+        self._lexicon = lexicon or Lexicon()
         self._cursor: Cursor | None = None
         self._lock = Lock()
         self._stopped = False
@@ -83,6 +88,15 @@ class Reader:
         """A SQL predicate over a column `audience`: whether the agent may see the row."""
         me = self.agent.replace("'", "''")
         return "true" if self.sees_all else f"({AUDIENCE} is null or contains({AUDIENCE}, '|{me}|'))"
+
+    def may_see(self, audience: str | None) -> bool:
+        """The same for one value of such a column."""
+        return self.sees_all or audience is None or f"|{self.agent}|" in audience
+
+    def index(self) -> AbstractContextManager[Index]:
+        """The words of everything, up to this reader's event at least, whoever may see them: what may be seen is asked
+        of `may_see`. Who holds them lets nobody else look meanwhile."""
+        return self._lexicon.upto(self.seq, self.chunks)
 
     def rows(self, sql: str, params: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         """All rows of a query."""
@@ -130,10 +144,10 @@ class Reader:
         return self.states(state, namespace, [key]).get(key)
 
     def _may_see(self, table: EntityTable, entry: Entry, namespace: str, key: str) -> bool:
-        if not table.has_audience or self.sees_all:
+        if not table.has_audience:
             return True
         readers = table.row(entry.kid, entry.since, namespace, key, entry.state)[-1]
-        return readers is None or f"|{self.agent}|" in readers
+        return self.may_see(readers)
 
     def _stored(self, table: EntityTable, keys: Mapping[int, str]) -> dict[str, Entry]:
         """The states of the entities with these kids, from the tables."""

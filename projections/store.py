@@ -35,6 +35,7 @@ from bus.model import Family
 from bus.world import World
 from projections import loading
 from projections.batch import CHAIN_START, Batch, cleaned
+from projections.lexical_rows import Lexicon
 from projections.reader import FETCH_ROWS, Reader, Stopped, stopped
 from projections.schema import OPEN, FactView, ItemTable, Row, Schema
 from projections.views import events
@@ -70,15 +71,13 @@ class Store:
         self.stored_ns = 0
         self.dropped = 0
         """Rows that no table could hold."""
-        self._options: Options = {
-            "memory_limit": f"{memory_mb}MB",
-            "threads": "2",
-        }
+        self._options: Options = {"memory_limit": f"{memory_mb}MB", "threads": "2"}
         if not durable:
             self._options |= {"fsync_mode": "none", "checkpoint_threshold": "256MB"}
         self._con: Any = None
         self._appenders: dict[str, Any] = {}
         self._world: World | None = None
+        self._lexicon = Lexicon()
         self._moved = anyio.Event()
         self._writing = anyio.CapacityLimiter(1)
         self._reading = anyio.CapacityLimiter(READERS)
@@ -226,8 +225,7 @@ class Store:
         try:
             self._put(batch)
         except duckdb.Error as error:
-            lacks_room = isinstance(error, duckdb.IOException | duckdb.OutOfMemoryException)
-            if lacks_room and "orrupt" not in str(error):
+            if isinstance(error, duckdb.IOException | duckdb.OutOfMemoryException) and "orrupt" not in str(error):
                 raise Unavailable("the tables cannot be written", code="storage", found=str(error)) from error
             raise Defect("the tables gave up", found=str(error), hint=REBUILD) from error
         self.position, self.chain = batch.upto, batch.chain
@@ -251,9 +249,8 @@ class Store:
             fence = "update meta set position = ?, chain = ? where position = ?"
             ((moved,),) = self._all(fence, [batch.upto, batch.chain.hex(), batch.after])
             if moved != 1:
-                raise Defect(
-                    "a batch does not continue the tables", expected=f"#{self.position}", found=f"#{batch.after}"
-                )
+                ours, theirs = f"#{self.position}", f"#{batch.after}"
+                raise Defect("a batch does not continue the tables", expected=ours, found=theirs)
             self._con.execute("commit").fetchall()
         except BaseException:
             self._con.execute("rollback").fetchall()
@@ -284,9 +281,8 @@ class Store:
             appender.clear()
             if len(rows) == 1:
                 self.dropped += 1
-                logger.warning(
-                    "a row was dropped: the table cannot hold it", table=name, row=repr(rows[0])[:500], error=str(error)
-                )
+                row = repr(rows[0])[:500]
+                logger.warning("a row was dropped: the table cannot hold it", table=name, row=row, error=str(error))
                 return []
         else:
             return rows
@@ -311,7 +307,7 @@ class Store:
         A reading that is cancelled is interrupted."""
         if seq > self.position:
             raise Unavailable("the tables have not caught up", code="lagging", expected=f"#{seq}", retry_after_s=1.0)
-        reader = Reader(self.schema, seq, agent, now, sees_all=sees_all, world=self._world)
+        reader = Reader(self.schema, seq, agent, now, sees_all=sees_all, world=self._world, lexicon=self._lexicon)
         with anyio.move_on_after(timeout_s):
             try:
                 return await anyio.to_thread.run_sync(
@@ -343,6 +339,11 @@ class Store:
             with suppress(Empty):
                 return self._cursors.get(timeout=WAIT_S)
             reader.check()
+
+    async def index(self) -> None:
+        """Take the next slice of what the tables contain into the words; wait for it, if there is none."""
+        await self.reached(self._lexicon.position + 1)
+        await anyio.to_thread.run_sync(self._lexicon.step, self.position, self.chunks)
 
     async def reached(self, seq: int) -> None:
         """Return when the tables contain event `seq`."""
@@ -385,8 +386,7 @@ class Store:
         return Counter(dict(self._all("select problem, count(*) from event where problem is not null group by 1")))
 
     def chunks(self, sql: str) -> Iterator[list[Any]]:
-        """The rows of a query over everything, in lists. It has a cursor of its own: an open result on the writing
-        connection would be in the way."""
+        """The rows of a query over everything, in lists, by a cursor of its own: an open result would be in the way."""
         with self._con.cursor() as cursor:
             result = cursor.execute(sql)
             while rows := result.fetchmany(FETCH_ROWS):

@@ -48,7 +48,7 @@ def _sample(kind: msgs.Type) -> Any:
         case msgs.IntType():
             return max(3, kind.ge or 0)
         case msgs.FloatType():
-            return 3.0
+            return min(3.0, kind.le if kind.le is not None else 3.0)
         case msgs.LiteralType(values=values):
             return values[0]
         case msgs.StrType(pattern=pattern):

@@ -1,6 +1,9 @@
 """Two small registries of a tenant: models that agents may run on, and personalities they may take.
 
-Rule: registering what is registered already changes nothing; other descriptions than before are an update.
+Rules:
+* Registering what is registered already changes nothing; other descriptions than before are an update.
+* `source` says which version of the seed wrote an entry (`bus.domain.memory_seed`); an update takes it away.
+* An entry that is deactivated stays listed, and is not to be used.
 """
 
 from __future__ import annotations
@@ -30,6 +33,8 @@ from bus.subjects import TENANT
 
 EntryName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/-]{0,99}\Z", description="its name")]
 Description = Annotated[str, Meta(max_length=20_000, description="what it is good for")]
+Active = Annotated[bool | None, Meta(description="whether it is to be used")]
+OnlyActive = Annotated[bool | None, Meta(description="only active, or only deactivated ones")]
 
 
 class ModelRegistered(Fact, frozen=True, kw_only=True):
@@ -39,6 +44,10 @@ class ModelRegistered(Fact, frozen=True, kw_only=True):
     provider: str = ""
     description: str = ""
     context_tokens: int | None = None
+    source: str = ""
+    """Where it comes from."""
+    active: bool = True
+    """Whether it is to be used."""
 
 
 class Model(State, frozen=True, kw_only=True):
@@ -48,6 +57,8 @@ class Model(State, frozen=True, kw_only=True):
     provider: str = ""
     description: str = ""
     context_tokens: int | None = None
+    source: str = ""
+    active: bool = True
 
 
 class PersonalityRegistered(Fact, frozen=True, kw_only=True):
@@ -56,6 +67,10 @@ class PersonalityRegistered(Fact, frozen=True, kw_only=True):
     type: ClassVar[str] = "personality.registered"
     description: str = ""
     prompt: str = ""
+    source: str = ""
+    """Where it comes from."""
+    active: bool = True
+    """Whether it is to be taken."""
 
 
 class Personality(State, frozen=True, kw_only=True):
@@ -64,6 +79,8 @@ class Personality(State, frozen=True, kw_only=True):
     table: ClassVar[str] = "personality"
     description: str = ""
     prompt: str = ""
+    source: str = ""
+    active: bool = True
 
 
 class RegisterModel(Command, frozen=True, kw_only=True):
@@ -75,6 +92,7 @@ class RegisterModel(Command, frozen=True, kw_only=True):
     context_tokens: Annotated[
         Annotated[int, Meta(ge=1)] | None, Meta(description="size of its context window in tokens")
     ] = None
+    active: Active = None
 
 
 class UpdateModel(RegisterModel, frozen=True, kw_only=True):
@@ -83,6 +101,8 @@ class UpdateModel(RegisterModel, frozen=True, kw_only=True):
 
 class ListModels(PageQuery, frozen=True, kw_only=True):
     """List the registered models."""
+
+    active: OnlyActive = None
 
 
 class RegisterPersonality(Command, frozen=True, kw_only=True):
@@ -93,6 +113,7 @@ class RegisterPersonality(Command, frozen=True, kw_only=True):
     prompt: Annotated[
         Annotated[str, Meta(max_length=100_000)] | None, Meta(description="the instruction that makes it")
     ] = None
+    active: Active = None
 
 
 class UpdatePersonality(RegisterPersonality, frozen=True, kw_only=True):
@@ -101,6 +122,8 @@ class UpdatePersonality(RegisterPersonality, frozen=True, kw_only=True):
 
 class ListPersonalities(PageQuery, frozen=True, kw_only=True):
     """List the registered personalities."""
+
+    active: OnlyActive = None
 
 
 class EntryReply(Reply, frozen=True, kw_only=True):
@@ -113,6 +136,8 @@ class ModelRow(Struct, frozen=True, kw_only=True):
     provider: str
     description: str
     context_tokens: int | None
+    source: str
+    active: bool
 
 
 class Models(Answer, frozen=True, kw_only=True):
@@ -125,6 +150,8 @@ class PersonalityRow(Struct, frozen=True, kw_only=True):
     seq: int
     description: str
     prompt: str
+    source: str
+    active: bool
 
 
 class Personalities(Answer, frozen=True, kw_only=True):
@@ -137,7 +164,7 @@ def evolve_model(model: Model | None, event: Event) -> Model | None:
     fact = event.fact
     if not isinstance(fact, ModelRegistered):
         return model
-    after = Model(provider=fact.provider, description=fact.description, context_tokens=fact.context_tokens)
+    after = Model(**{name: getattr(fact, name) for name in Model.__struct_fields__})
     return model if after == model else after
 
 
@@ -146,7 +173,7 @@ def evolve_personality(personality: Personality | None, event: Event) -> Persona
     fact = event.fact
     if not isinstance(fact, PersonalityRegistered):
         return personality
-    after = Personality(description=fact.description, prompt=fact.prompt)
+    after = Personality(**{name: getattr(fact, name) for name in Personality.__struct_fields__})
     return personality if after == personality else after
 
 
@@ -164,28 +191,28 @@ def _merged(view: View, state: type[State], name: str, given: dict[str, Any], mu
             )
         return state(**given)
     merged: State = replace(entry.state, **given)
-    return EntryReply(seq=entry.since, name=name) if merged == entry.state else merged
+    return EntryReply(seq=entry.since, name=name) if merged == entry.state else replace(merged, source="")
 
 
 def _decide_model(view: View, request: RegisterModel, ctx: Context) -> Decision:
-    given = {k: v for k in ("provider", "description", "context_tokens") if (v := getattr(request, k)) is not None}
+    given = {
+        k: v for k in ("provider", "description", "context_tokens", "active") if (v := getattr(request, k)) is not None
+    }
     merged = _merged(view, Model, request.model, given, isinstance(request, UpdateModel))
     if not isinstance(merged, Model):
         assert isinstance(merged, Reply)
         return merged
-    fact = ModelRegistered(
-        provider=merged.provider, description=merged.description, context_tokens=merged.context_tokens
-    )
+    fact = ModelRegistered(**{name: getattr(merged, name) for name in Model.__struct_fields__})
     return [Emit(Model, request.model, fact, None, TENANT)]
 
 
 def _decide_personality(view: View, request: RegisterPersonality, ctx: Context) -> Decision:
-    given = {k: v for k in ("description", "prompt") if (v := getattr(request, k)) is not None}
+    given = {k: v for k in ("description", "prompt", "active") if (v := getattr(request, k)) is not None}
     merged = _merged(view, Personality, request.personality, given, isinstance(request, UpdatePersonality))
     if not isinstance(merged, Personality):
         assert isinstance(merged, Reply)
         return merged
-    fact = PersonalityRegistered(description=merged.description, prompt=merged.prompt)
+    fact = PersonalityRegistered(**{name: getattr(merged, name) for name in Personality.__struct_fields__})
     return [Emit(Personality, request.personality, fact, None, TENANT)]
 
 

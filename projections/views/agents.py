@@ -92,18 +92,31 @@ def who(reader: Reader, request: agent.Who) -> agent.Presences:
     )
 
 
+def _only(active: bool | None) -> str:
+    """A SQL predicate that goes on from another one."""
+    return "" if active is None else " and active" if active else " and not active"
+
+
 @answers(registry.ListModels, "models")
 def list_models(reader: Reader, request: registry.ListModels) -> registry.Models:
     sql = f"""
-        select kid, model, seq_from, provider, description, context_tokens from {reader.at("model")}
-        where kid > {request.since or 0} order by kid limit {request.limit}"""
+        select kid, model, seq_from, provider, description, context_tokens, source, active from {reader.at("model")}
+        where kid > {request.since or 0}{_only(request.active)} order by kid limit {request.limit}"""
     rows = reader.rows(sql)
     return registry.Models(
         seq=reader.seq,
         time=reader.time_of(reader.seq),
         models=[
-            registry.ModelRow(model=name, seq=seq, provider=provider, description=text, context_tokens=tokens)
-            for _, name, seq, provider, text, tokens in rows
+            registry.ModelRow(
+                model=name,
+                seq=seq,
+                provider=provider,
+                description=text,
+                context_tokens=tokens,
+                source=source,
+                active=active,
+            )
+            for _, name, seq, provider, text, tokens, source, active in rows
         ],
         next=rows[-1][0] if len(rows) == request.limit else None,
     )
@@ -112,15 +125,17 @@ def list_models(reader: Reader, request: registry.ListModels) -> registry.Models
 @answers(registry.ListPersonalities, "personalities")
 def list_personalities(reader: Reader, request: registry.ListPersonalities) -> registry.Personalities:
     sql = f"""
-        select kid, personality, seq_from, description, prompt from {reader.at("personality")}
-        where kid > {request.since or 0} order by kid limit {request.limit}"""
+        select kid, personality, seq_from, description, prompt, source, active from {reader.at("personality")}
+        where kid > {request.since or 0}{_only(request.active)} order by kid limit {request.limit}"""
     rows = reader.rows(sql)
     return registry.Personalities(
         seq=reader.seq,
         time=reader.time_of(reader.seq),
         personalities=[
-            registry.PersonalityRow(personality=name, seq=seq, description=text, prompt=prompt)
-            for _, name, seq, text, prompt in rows
+            registry.PersonalityRow(
+                personality=name, seq=seq, description=text, prompt=prompt, source=source, active=active
+            )
+            for _, name, seq, text, prompt, source, active in rows
         ],
         next=rows[-1][0] if len(rows) == request.limit else None,
     )

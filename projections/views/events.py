@@ -8,9 +8,12 @@ Rules:
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
+from types import MappingProxyType
 
-from bus.domain import dm
+from bus.domain import dm, memory
+from bus.domain.memory_decisions import FAMILY as MEMORY
 from bus.events import Event, Unknown
 from projections.schema import FactTable, Row, audience
 
@@ -41,6 +44,10 @@ EVENT = FactTable(
 )
 
 _EPOCH = datetime(1970, 1, 1)
+_READERS: Mapping[str, Callable[[str], Sequence[str] | None]] = MappingProxyType(
+    {dm.FAMILY.name: dm.readers, MEMORY.name: memory.readers}
+)
+"""By family: who may see the events about an entity, by its key."""
 
 
 def stored_at(event: Event) -> datetime:
@@ -70,5 +77,5 @@ def row(event: Event, stored_ns: int) -> Row:
         event.at,
         event.data.decode("utf-8", "replace"),
         fact.reason if type(fact) is Unknown else None,
-        audience(dm.readers(event.entity)) if event.family == dm.FAMILY.name else None,
+        audience(_READERS[event.family](event.entity)) if event.family in _READERS else None,
     )

@@ -46,6 +46,10 @@ def sample(kind: inspect.Type, name: str) -> Any:
             return True
         case inspect.IntType():
             return 7
+        case inspect.FloatType():
+            return 0.25
+        case inspect.DictType():
+            return {f"{name} ü": ["x", 1, None]}
         case inspect.DateTimeType():
             return datetime(2030, 1, 31, 12, 30, 15, 123456, UTC)
         case inspect.VarTupleType():

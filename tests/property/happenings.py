@@ -28,6 +28,9 @@ from bus.domain import (
     intent,
     journal,
     log,
+    memory,
+    memory_requests,
+    recall,
     registry,
     reminder,
     reservation,
@@ -66,6 +69,10 @@ emoji = st.sampled_from(("+1", "👀"))
 maybe = st.none()
 keys, repositories = st.sampled_from(sorted(KEYS)), st.sampled_from((None, None, None, "lib"))
 paths = st.lists(st.sampled_from(sorted(COVERED)), min_size=1, max_size=2, unique=True).map(tuple)
+entries = st.sampled_from(("m-1", "m-2", "m-3", "p-1", "p-2", "seed-plain-voice"))
+subjects, categories = st.sampled_from(("", "user:1")), st.sampled_from(("fact", "do_not", "convention", "voice_rule"))
+said = st.sampled_from(("fix the parser", "Fix  the PARSER", "bob fixes TS2345 in src/parseUserInput.py", "50% a_b"))
+data = st.sampled_from(({}, {"a": 1}, {"a": 1, "b": "ü"}))
 modes, leases = st.sampled_from(("exclusive", "exclusive", "shared")), st.sampled_from((1, 600, None))
 
 
@@ -156,6 +163,33 @@ COMMANDS: Mapping[str, st.SearchStrategy[Command]] = {
         _built(journal.Write, focus=words, done=lines),
         _built(journal.Write, decisions=lines, next_steps=lines),
     ),
+    "remember": st.one_of(
+        _built(
+            memory_requests.Write,
+            content=said,
+            subject=subjects,
+            category=categories,
+            tags=labels,
+            metadata=data,
+            valid_from=maybe | soon,
+        ),
+        _built(memory_requests.Write, content=words, valid_to=maybe | soon, priority=numbers.map(lambda n: n % 3)),
+        _built(memory_requests.Write, content=said, scope=st.just("private"), subject=subjects),
+        _built(memory_requests.Append, memory=entries, text=said),
+        _built(
+            memory_requests.Revise, memory=entries, content=maybe | said, tags=maybe | labels, metadata=maybe | data
+        ),
+        _built(memory_requests.Supersede, memory=entries, content=words, refs=some),
+        _built(memory_requests.Retract, memory=entries),
+        _built(memory_requests.Restore, memory=entries),
+        _built(memory_requests.Pin, memory=entries),
+        _built(memory_requests.Unpin, memory=entries),
+        _built(memory_requests.Link, memory=entries, other=entries, remove=st.booleans()),
+        _built(memory_requests.Contradict, memory=entries, other=entries, reason=words),
+        _built(memory_requests.Resolve, memory=entries, other=entries),
+        _built(recall.Note, question=words, seqs=some),
+        st.builds(memory_requests.Seed),
+    ),
     "manage": st.one_of(
         _built(channel.Archive, channel=st.just("ops")),
         _built(channel.Open, channel=rooms, topic=words),
@@ -168,6 +202,7 @@ COMMANDS: Mapping[str, st.SearchStrategy[Command]] = {
         _built(agent.Withdraw, agent=who, authority=st.just("auditor")),
         _built(agent.ChangePresence, agent=who, presence=st.sampled_from(("online", "idle", "offline"))),
         _built(registry.RegisterModel, model=label, provider=words, context_tokens=maybe | st.just(1000)),
+        _built(registry.UpdateModel, model=label, active=st.booleans()),
         _built(registry.RegisterPersonality, personality=label, prompt=words),
     ),
 }
@@ -282,6 +317,10 @@ _sought = st.sampled_from(
 )
 _kinds = st.sampled_from(("task.claimed", "channel.posted", "dm.posted", "task.painted"))
 
+_questions = st.sampled_from(
+    ("fix", "who fixes the parser?", "What did bob say about ts2345", "parse user input", "secret", "the and of", "üñï")
+)
+
 QUERIES: tuple[st.SearchStrategy[Any], ...] = (
     _built(channel.Read, channel=rooms, pinned=st.booleans(), **_range),
     _built(channel.Read, channel=rooms, thread=maybe | numbers, **_range),
@@ -315,8 +354,40 @@ QUERIES: tuple[st.SearchStrategy[Any], ...] = (
     _built(intent.List, agent=maybe | who, prefix=maybe | st.sampled_from(("fix", "src")), **_pages),
     _built(reservation.List, agent=maybe | who, repository=repositories, **_pages),
     _built(reservation.Check, paths=paths, mode=modes, repository=repositories),
-    _built(registry.ListModels, **_pages),
+    _built(registry.ListModels, active=maybe | st.booleans(), **_pages),
     _built(registry.ListPersonalities, **_pages),
+    _built(memory_requests.Show, memory=entries),
+    _built(memory_requests.List, state=st.sampled_from(("active", "any", "superseded")), author=maybe | who, **_pages),
+    _built(
+        memory_requests.List,
+        category=maybe | categories,
+        scope=maybe | st.sampled_from(("shared", "private")),
+        valid_at=maybe | soon,
+        tag=maybe | label,
+        pinned=maybe | st.booleans(),
+        subject=maybe | subjects,
+    ),
+    _built(memory_requests.Search, text=_sought, before=maybe | st.integers(1, 80), limit=st.sampled_from((1, 50))),
+    _built(
+        memory_requests.Assemble,
+        valid_at=maybe | soon,
+        limit=st.sampled_from((1, 50)),
+        categories=st.lists(categories, max_size=2).map(tuple),
+    ),
+    _built(recall.Recall, query=_questions, k=st.sampled_from((1, 3, 50))),
+    _built(
+        recall.Recall,
+        query=_questions,
+        kinds=st.lists(st.sampled_from(recall.KINDS), max_size=2).map(tuple),
+        subject=maybe | subjects,
+        valid_at=maybe | soon,
+    ),
+    _built(
+        recall.Recall,
+        query=_questions,
+        where=st.sampled_from(({}, {"a": 1}, {"b": "ü"})),
+        scope=maybe | st.sampled_from(("shared", "private")),
+    ),
     _built(
         log.List, family=maybe | st.sampled_from(("task", "dm")), type=maybe | _kinds, newest=st.booleans(), **_pages
     ),
@@ -406,6 +477,8 @@ class Play:
             author = (entry.state.offered_to if offered else entry.state.owner) or author
         elif isinstance(request, directive.Complete | directive.Decline | directive.Acknowledge | directive.Cancel):
             author = self._who_is_told(author, request)
+        elif OPERATION_OF[type(request)].family == "memory":
+            author = self._who_may_change(author, request)
         elif isinstance(request, channel.Edit):
             author = self.log.records[request.message - 1].headers[AGENT]
         elif OPERATION_OF[type(request)].family == "agent":
@@ -420,6 +493,13 @@ class Play:
             return author
         known = entry.state
         return known.giver if isinstance(request, directive.Cancel) else known.agent or min(known.to, default=author)
+
+    def _who_may_change(self, author: str, request: Any) -> str:
+        """Who wrote that entry, or, of those of the tenant, its owner."""
+        for namespace, key, entry in self._executor.world.entries(memory.Memory):
+            if namespace == request.namespace and memory.name_of(key) == getattr(request, "memory", None):
+                return str(entry.state.author)
+        return "ada" if getattr(request, "memory", "").startswith("seed-") else author
 
     def _aimed(self, author: str, request: Command) -> Command:
         """`request` with its numbers of messages replaced by seqs of its conversation: 1 is the newest message."""
@@ -441,6 +521,10 @@ class Play:
 
     def _private(self, author: str, request: Command) -> Command:
         """A direct message says something that nobody else ever says."""
+        if isinstance(request, memory_requests.Write) and request.scope == "private":
+            secret = f"secret{len(self.secrets)}."
+            self.secrets[secret] = frozenset((author,))
+            return replace(request, content=f"{request.content} {secret}")
         if not isinstance(request, dm.Post | dm.Edit):
             return request
         secret = f"secret{len(self.secrets)}."

@@ -11,7 +11,7 @@ from bus.clock import from_ns
 from bus.domain import agent, channel, dm, inbox, journal, log, message, registry, task_requests
 from bus.errors import NotFound
 from bus.events import Event, Unknown
-from tests.property import changes, duties, kept, unread
+from tests.property import changes, duties, kept, remembered, unread
 from tests.property.told import Told
 
 ENDED = ("done", "failed", "cancelled")
@@ -287,7 +287,8 @@ def _who(told: Told, me: str, request: agent.Who, head: Any, now: datetime) -> a
 
 
 def _models(told: Told, me: str, request: registry.ListModels, head: Any, now: datetime) -> registry.Models:
-    page, more = _paged(told.entries["model"].items(), request, lambda one: one[1]["kid"])
+    fitting = [one for one in told.entries["model"].items() if request.active in (None, one[1]["active"])]
+    page, more = _paged(fitting, request, lambda one: one[1]["kid"])
     rows = [
         registry.ModelRow(
             model=name,
@@ -295,6 +296,8 @@ def _models(told: Told, me: str, request: registry.ListModels, head: Any, now: d
             provider=known["provider"],
             description=known["description"],
             context_tokens=known.get("context_tokens"),
+            source=known["source"],
+            active=known["active"],
         )
         for name, known in page
     ]
@@ -302,10 +305,16 @@ def _models(told: Told, me: str, request: registry.ListModels, head: Any, now: d
 
 
 def _personalities(told: Told, me: str, request: Any, head: Any, now: datetime) -> registry.Personalities:
-    page, more = _paged(told.entries["personality"].items(), request, lambda one: one[1]["kid"])
+    fitting = [one for one in told.entries["personality"].items() if request.active in (None, one[1]["active"])]
+    page, more = _paged(fitting, request, lambda one: one[1]["kid"])
     rows = [
         registry.PersonalityRow(
-            personality=name, seq=known["seq"], description=known["description"], prompt=known["prompt"]
+            personality=name,
+            seq=known["seq"],
+            description=known["description"],
+            prompt=known["prompt"],
+            source=known["source"],
+            active=known["active"],
         )
         for name, known in page
     ]
@@ -374,4 +383,5 @@ ANSWERS: Mapping[type, Callable[[Told, str, Any, Any, datetime], Any]] = {
     journal.Wake: _wake,
     **duties.ANSWERS,
     **kept.ANSWERS,
+    **remembered.ANSWERS,
 }

@@ -28,6 +28,9 @@ from bus.domain import (
     inbox,
     intent,
     journal,
+    memory,
+    memory_requests,
+    recall,
     registry,
     reminder,
     reservation,
@@ -82,12 +85,17 @@ class Ids:
     """Ids in counting order."""
 
     count: int = 0
+    named: dict[str, int] = field(default_factory=lambda: {"m": 0, "p": 0})
 
     def event_id(self) -> str:
         self.count += 1
         return f"id-{self.count}"
 
     def short(self, prefix: str) -> str:
+        """Entries of the memory are counted apart, so that a command can name one."""
+        if prefix in self.named:
+            self.named[prefix] += 1
+            return f"{prefix}-{self.named[prefix]}"
         self.count += 1
         return f"{prefix}-{self.count}"
 
@@ -98,6 +106,7 @@ agents, tasks, channels = st.sampled_from(AGENTS), st.sampled_from(TASKS), st.sa
 labels = st.lists(st.sampled_from(("a", "b", "c")), max_size=3, unique=True).map(tuple)
 seqs = st.integers(1, 40)
 needs = st.lists(tasks, max_size=2, unique=True).map(tuple)
+memories = st.sampled_from(("m-1", "m-2", "m-3", "p-1", "p-2"))
 text = st.sampled_from(("hi", "@bob look", "a\x00b", "‽ üñï", "x" * 300))
 commands = st.one_of(
     st.builds(task_requests.Open, title=text, task=tasks, labels=labels, needs=needs, priority=st.integers(0, 9)),
@@ -140,6 +149,19 @@ commands = st.one_of(
     st.builds(reminder.Cancel, reminder=st.just("r-1")),
     st.builds(journal.Write, focus=text, done=st.lists(text, max_size=2).map(tuple)),
     st.builds(registry.RegisterModel, model=st.just("m1"), context_tokens=st.none() | st.just(1000)),
+    st.builds(
+        memory_requests.Write, content=text, subject=text, tags=labels, refs=st.lists(seqs, max_size=2).map(tuple)
+    ),
+    st.builds(memory_requests.Write, content=text, scope=st.just("private"), metadata=st.just({"a": [1, "ü"]})),
+    st.builds(memory_requests.Append, memory=memories, text=text),
+    st.builds(memory_requests.Revise, memory=memories, content=st.none() | text, tags=st.none() | labels),
+    st.builds(memory_requests.Supersede, memory=memories, content=text),
+    st.builds(memory_requests.Retract, memory=memories),
+    st.builds(memory_requests.Restore, memory=memories),
+    st.builds(memory_requests.Link, memory=memories, other=memories, remove=st.booleans()),
+    st.builds(memory_requests.Contradict, memory=memories, other=memories),
+    st.builds(memory_requests.Resolve, memory=memories, other=memories),
+    st.builds(recall.Note, question=text, seqs=st.lists(seqs, max_size=2).map(tuple)),
 )
 
 
@@ -280,15 +302,29 @@ def expected(known: dict[Any, Known], table: str) -> set[Any]:
     """The rows of an entity's or item's table, without `seq_to`."""
     rows: set[Any] = set()
     for (state, namespace, key), one in known.items():
-        readers = ("|" + "|".join(dm.readers(key)) + "|",) if state is dm.Dm else ()
+        readers = _audience(state, key)
         values = msgspec.structs.asdict(one.state)
         if state.table == table:
             scalars = [_stored(v) for v in values.values() if not isinstance(v, frozenset | dict)]
             rows.add((one.kid, one.since, namespace, key, *scalars, *readers))
         for name, items in one.items.items():
             if f"{state.table}_{name}" == table:
-                rows |= {(one.kid, since, namespace, key, item, *readers) for item, (since, _) in items.items()}
+                values = {
+                    item: (value,) if isinstance(getattr(one.state, name), dict) else ()
+                    for item, (_, value) in items.items()
+                }
+                rows |= {
+                    (one.kid, since, namespace, key, item, *values[item], *readers)
+                    for item, (since, _) in items.items()
+                }
     return rows
+
+
+def _audience(state: Any, key: str) -> tuple[str | None, ...]:
+    """The last column of a table whose rows not everybody may see."""
+    if state is memory.Memory:
+        return (f"|{key.split('+')[0]}|" if "+" in key else None,)
+    return ("|" + "|".join(key.split("+")) + "|",) if state is dm.Dm else ()
 
 
 def _stored(value: Any) -> Any:
@@ -396,7 +432,8 @@ async def rebuilt(log: MemoryLog, store: Store, folder: Path, seq: int) -> None:
     for name, rows in (await store.read(seq, "", EPOCH, read, sees_all=True)).items():
         assert rows == expected(known, name)
     for name, rows in (await store.read(seq, "bob", EPOCH, read)).items():
-        mine = {row for row in expected(known, name) if not name.startswith("dm") or "|bob|" in row[-1]}
+        hidden = name.startswith(("dm", "memory"))
+        mine = {row for row in expected(known, name) if not hidden or row[-1] is None or "|bob|" in row[-1]}
         assert rows == mine
 
 

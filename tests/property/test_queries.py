@@ -29,12 +29,14 @@ from bus.domain import (
     intent,
     journal,
     log,
+    memory_requests,
+    recall,
     registry,
     reminder,
     reservation,
     task_requests,
 )
-from bus.errors import NotFound
+from bus.errors import InvalidRequest, NotFound
 from bus.events import Event
 from bus.operation import CODEC, OPERATIONS
 from bus.protocol import encode_answer
@@ -59,7 +61,7 @@ Asked = Sequence[tuple[tuple[str, float], tuple[Any, ...]]]
 def bytes_of(handle: Callable[[Any, Any], Any], reader: Reader, request: Any) -> bytes:
     try:
         return encode_answer(handle(reader, request))
-    except NotFound as error:
+    except (NotFound, InvalidRequest) as error:
         return encode_answer(error)
 
 
@@ -89,8 +91,8 @@ class Tables:
 def compare(tables: Tables, told: Told, me: str, requests: Sequence[Any], found: Sequence[bytes]) -> None:
     for request, body in zip(requests, found, strict=True):
         wanted = tables.expected(told, me, request)
-        if wanted is NotFound:
-            assert body.startswith(b'{"error":{"kind":"NotFound"'), (me, request, body)
+        if isinstance(wanted, type):
+            assert body.startswith(b'{"error":{"kind":"%b"' % wanted.__name__.encode()), (me, request, body)
         else:
             answer = msgspec.json.decode(body, type=type(wanted))
             assert answer == wanted, f"{me} asks {request} as of #{len(told.events)}:\n{answer}\ninstead of\n{wanted}"
@@ -148,6 +150,10 @@ WHOLE: Sequence[Any] = (
     reservation.Check(paths=tuple(COVERED)),
     directive.List(limit=1000),
     journal.Wake(),
+    memory_requests.List(state="any", limit=1000),
+    memory_requests.Search(text="i", limit=1000),
+    memory_requests.Assemble(limit=1000),
+    recall.Recall(query="fix secret parser 50 bob", k=1000),
 )
 PAGED: Sequence[tuple[str, Any]] = (
     ("messages", channel.Read(channel="dev", since=0)),
@@ -165,6 +171,7 @@ PAGED: Sequence[tuple[str, Any]] = (
     ("directives", directive.List()),
     ("reminders", reminder.List()),
     ("entries", journal.Read(since=0)),
+    ("memories", memory_requests.List(state="any")),
 )
 
 

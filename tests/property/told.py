@@ -14,6 +14,7 @@ from typing import Any
 from bus.clock import from_ns
 from bus.events import Event, Unknown
 from tests.property.duties import Duties
+from tests.property.remembered import Remembered, may_read
 
 
 class Told:
@@ -33,6 +34,7 @@ class Told:
         self.acked: dict[str, int] = {}
         self.addressed: dict[str, dict[int, dict[str, Any]]] = {}
         self.duties = Duties(self._tell)
+        self.remembered = Remembered()
         for event in events:
             self._take(event)
 
@@ -55,6 +57,7 @@ class Told:
             "directive": self.duties.directive,
             "reminder": self.duties.reminder,
             "journal": self.duties.journal,
+            "memory": self.remembered.memory,
             "intent": self._intent,
             "reservation": self._reservation,
         }
@@ -90,7 +93,8 @@ class Told:
     def _entry(self, event: Event, verb: str, body: Any) -> None:
         known = self.entries[event.family].setdefault(event.entity, {"kid": event.seq})
         known.pop("context_tokens", None)
-        known |= {"provider": "", "description": "", "prompt": ""} | body | {"seq": event.seq}
+        blank = {"provider": "", "description": "", "prompt": "", "source": "", "active": True}
+        known |= blank | body | {"seq": event.seq}
 
     def _talk(self, event: Event, verb: str, body: Any) -> None:
         place = (event.namespace, event.entity)
@@ -227,6 +231,8 @@ class Told:
         return from_ns(self.events[seq - 1].time_ns) if seq else None
 
     def readable(self, me: str, event: Event) -> bool:
+        if event.family == "memory":
+            return may_read(me, event.entity)
         return event.family != "dm" or me in event.entity.split("+")
 
     def within(self, family: str, namespace: str, entity: str | None, me: str) -> Iterator[int]:

@@ -1,0 +1,143 @@
+"""From the tables to the words: what was written since the index was last looked at.
+
+Rules:
+* The index is filled in the order of the log, a slice at a time; a slice is read whole before any of it is taken in, so
+  a reading that is stopped leaves nothing half done.
+* What a text is found by is its words and the name of whoever said it; for an entry of the memory also its subject and
+  its tags.
+* Messages of one conversation follow one another, and so do entries about one subject and the entries of one journal.
+  An entry without a subject stands alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from threading import Lock
+from typing import Any
+
+from projections.lexical_index import Index, Wording
+from projections.query import strings
+
+SLICE = 5_000
+"""So many events are taken in at a time; whoever asks meanwhile waits for one slice at most."""
+Rows = Callable[[str], list[Sequence[Any]]]
+Chunks = Callable[[str], Iterator[Sequence[Sequence[Any]]]]
+"""Runs a query over all rows, whoever may see them, and gives what it finds in lists."""
+
+
+class Lexicon:
+    """An index, and the lock that everybody holds who fills it or looks into it."""
+
+    def __init__(self) -> None:
+        self._index = Index()
+        self._lock = Lock()
+
+    @property
+    def position(self) -> int:
+        """The last event that has been taken in."""
+        return self._index.position
+
+    @contextmanager
+    def upto(self, seq: int, chunks: Chunks) -> Iterator[Index]:
+        """The index with everything up to `seq`, for the length of the block. The tables have to reach so far."""
+        while not self.step(seq, chunks):
+            pass
+        with self._lock:
+            yield self._index
+
+    def step(self, seq: int, chunks: Chunks) -> bool:
+        """Take in the next slice. -> whether everything up to `seq` is in now."""
+        with self._lock:
+            after = self._index.position
+            upto = min(seq, after + SLICE)
+            if after < upto:
+                for wording in sorted(_wordings(chunks, after, upto), key=lambda one: one.seq):
+                    self._index.put(wording)
+                self._index.position = upto
+            return self._index.position >= seq
+
+
+def _wordings(chunks: Chunks, after: int, upto: int) -> list[Wording]:
+    """What the events after one and up to another made things say."""
+
+    def rows(sql: str) -> list[Sequence[Any]]:
+        return [row for chunk in chunks(sql) for row in chunk]
+
+    within = f"seq > {after} and seq <= {upto}"
+    kinds = rows(
+        f"select distinct family from event where {within} and family in ('memory', 'channel', 'dm', 'journal')"
+    )
+    families = {family for (family,) in kinds}
+    found: list[Wording] = []
+    if families & {"channel", "dm"}:
+        found += _messages(rows, within)
+    if "memory" in families:
+        found += _memories(rows, after, upto)
+    if "journal" in families:
+        found += _entries(rows, within)
+    return found
+
+
+def _messages(rows: Rows, within: str) -> Iterator[Wording]:
+    columns = "m.time, m.namespace, m.family, m.conversation, m.agent, m.audience"
+    sql = f"""
+        select seq as said, seq, {columns.replace("m.", "")}, text from message where {within}
+        union all
+        select t.seq, m.seq, {columns}, t.edit from message_touch t join message m
+        on m.seq = t.message and m.place = t.place where t.edit is not null and t.{within.replace("and ", "and t.")}"""
+    for said, seq, time, namespace, family, conversation, agent, audience, text in rows(sql):
+        yield Wording(
+            seq=said,
+            kind="message",
+            ident=seq,
+            namespace=namespace,
+            audience=audience,
+            thread=(family, conversation),
+            author=agent,
+            text=f"{agent} {text}",
+            day=time.date(),
+        )
+
+
+def _memories(rows: Rows, after: int, upto: int) -> Iterator[Wording]:
+    began = f"seq_from > {after} and seq_from <= {upto}"
+    tags: dict[int, list[tuple[str, int, int]]] = {}
+    sql = f"""
+        select kid, item, seq_from, seq_to from memory_tags
+        where seq_from <= {upto} and seq_to > {after} and kid in (select kid from memory where {began}) order by item"""
+    for kid, *tag in rows(sql):
+        tags.setdefault(kid, []).append((tag[0], tag[1], tag[2]))
+    sql = f"""
+        select kid, seq_from, namespace, author, subject, content, state, time, valid_from, audience
+        from memory join event on event.seq = seq_from where {began} and seq > {after} and seq <= {upto}"""
+    for kid, seq, namespace, author, subject, content, state, time, valid_from, audience in rows(sql):
+        tagged = [tag for tag, begins, ends in tags.get(kid, ()) if begins <= seq < ends]
+        yield Wording(
+            seq=seq,
+            kind="memory",
+            ident=kid,
+            namespace=namespace,
+            audience=audience,
+            thread=(subject,) if subject else None,
+            author=author,
+            text=" ".join((author, subject, content, *tagged)) if state == "active" else None,
+            day=time.date(),
+            true_from=valid_from.date() if valid_from is not None else None,
+        )
+
+
+def _entries(rows: Rows, within: str) -> Iterator[Wording]:
+    sql = f"select seq, time, namespace, agent, focus, done, decisions, next_steps from journal_entry where {within}"
+    for seq, time, namespace, agent, focus, *lists in rows(sql):
+        yield Wording(
+            seq=seq,
+            kind="journal",
+            ident=seq,
+            namespace=namespace,
+            audience=None,
+            thread=(agent,),
+            author=agent,
+            text="\n".join((agent, focus, *(line for lines in lists for line in strings(lines)))),
+            day=time.date(),
+        )

@@ -1,0 +1,212 @@
+"""Recall: what the ranking chose, read from the tables, with what does not fit left out.
+
+Rules:
+* What is ranked is read as of the reader's event and through the reader, so nothing is shown that it may not see.
+* Filters by what only memories have (subject, metadata, scope) leave only memories. What says the same as something
+  better is left out.
+* Without `valid_at`, memories have to be true when the event that is read as of was stored: asked again as of that
+  event, the answer is the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+import msgspec
+from msgspec.structs import replace
+
+from bus.domain import recall as ask
+from bus.domain.memory_requests import MemoryRow
+from bus.errors import InvalidRequest
+from bus.subjects import TENANT
+from projections.lexical_index import Index
+from projections.query import Reader, answers, sought, utc
+from projections.recall import Found, Ranking
+from projections.views import journals, memory
+from projections.views.messages import shown_name, touched
+
+TOKEN_BYTES = 4
+"""A token has about so many bytes."""
+
+
+@answers(ask.Recall, "hits")
+def recall(reader: Reader, request: ask.Recall) -> ask.Hits:
+    with reader.index() as index:
+        return _Search(reader, request, index).answer()
+
+
+class _Search:
+    """One question, while the index is held."""
+
+    def __init__(self, reader: Reader, request: ask.Recall, index: Index) -> None:
+        self.reader = reader
+        self.request = request
+        self.time = reader.time_of(reader.seq)
+        self.ranking = Ranking(index, request.query, reader.seq, (request.namespace, TENANT), reader.may_see)
+        if not self.ranking.words:
+            raise InvalidRequest(
+                "the question has no word to look for",
+                code="no_words",
+                entity=f"question {request.query[:40]!r}",
+                expected="a word that does not stand in almost every text",
+                found=repr(request.query[:80]),
+                hint="Name what it is about",
+            )
+
+    def answer(self) -> ask.Hits:
+        request, hits = self.request, list[ask.Hit]()
+        said: set[str] = set()
+        room = request.budget_tokens
+        for found, hit in self._fitting():
+            text = " ".join(hit.text.casefold().split())
+            if text in said:
+                continue
+            if room is not None and (room := room - tokens(hit.text)) < 0:
+                break
+            said.add(text)
+            hits.append(self._explained(found, hit) if request.explain else hit)
+            if len(hits) == request.k:
+                break
+        return ask.Hits(
+            seq=self.reader.seq, time=self.time, hits=hits, words=list(self.ranking.words), texts=self.ranking.texts
+        )
+
+    def _explained(self, found: Found, hit: ask.Hit) -> ask.Hit:
+        terms = self.ranking.explain(found.kind, found.ident)
+        words = [ask.Term(word=term.word, texts=term.texts, weight=term.weight) for term in terms]
+        return replace(hit, why=replace(hit.why, terms=words))
+
+    def _fitting(self) -> Iterator[tuple[Found, ask.Hit]]:
+        """What fits the filters, the best first."""
+        request = self.request
+        only_memories = request.subject is not None or request.scope is not None or bool(request.where)
+        kinds = [kind for kind in request.kinds or ask.KINDS if kind == "memory" or not only_memories]
+        for found in self.ranking.best(kinds):
+            read = self._read(found)
+            for one in found:
+                hit = read.get((one.kind, one.ident))
+                if hit is not None:
+                    yield one, hit
+
+    def _read(self, found: Sequence[Found]) -> dict[tuple[str, int], ask.Hit]:
+        of: Mapping[str, dict[int, Found]] = {kind: {} for kind in ask.KINDS}
+        for one in found:
+            of[one.kind][one.ident] = one
+        hits = [*self._memories(of["memory"]), *self._messages(of["message"]), *self._entries(of["journal"])]
+        return {(hit.kind, ident): hit for ident, hit in hits}
+
+    @staticmethod
+    def _why(found: Found) -> ask.Why:
+        return ask.Why(own=found.own, near=found.near, wide=found.wide, author=found.author, time=found.time)
+
+    def _memories(self, found: Mapping[int, Found]) -> Iterator[tuple[int, ask.Hit]]:
+        if not found:
+            return
+        reader, moment = self.reader, self.request.valid_at or self.time
+        sql = f"select kid, namespace, memory from {reader.at('memory')} where kid in {sought(found)}"
+        rows = memory.whole(reader, self.request.namespace, reader.rows(sql))
+        fitting = [row for row in rows if _fits(row, self.request, moment)]
+        sql = f"select seq, time from {reader.at('event')} where seq in {sought(row.seq for row in fitting)}"
+        times = dict(reader.rows(sql)) if fitting else {}
+        for row in fitting:
+            one = found[row.written]
+            same = {name: getattr(row, name) for name in _SAME}
+            yield (
+                row.written,
+                ask.Hit(
+                    kind="memory",
+                    score=one.score,
+                    why=self._why(one),
+                    agent=row.author,
+                    text=row.content,
+                    time=utc(times[row.seq]),
+                    **same,
+                ),
+            )
+
+    def _messages(self, found: Mapping[int, Found]) -> Iterator[tuple[int, ask.Hit]]:
+        if not found:
+            return
+        reader = self.reader
+        sql = f"""
+            select seq, time, place, namespace, family, conversation, agent, text from {reader.at("message")}
+            where seq in {sought(found)}"""
+        said = reader.rows(sql)
+        places = {row[0]: row[2] for row in said}
+        edits = {
+            seq: text
+            for seq, _, text, place in touched(reader, places, "message, seq, edit, place")
+            if text is not None and place == places[seq]
+        }
+        for seq, time, _, namespace, family, conversation, agent, text in said:
+            name = shown_name(conversation, reader.agent)
+            yield (
+                seq,
+                ask.Hit(
+                    seq=seq,
+                    kind="message",
+                    score=found[seq].score,
+                    why=self._why(found[seq]),
+                    namespace=namespace,
+                    agent=agent,
+                    text=edits.get(seq, text),
+                    time=utc(time),
+                    channel=name if family == "channel" else None,
+                    dm=name if family == "dm" else None,
+                ),
+            )
+
+    def _entries(self, found: Mapping[int, Found]) -> Iterator[tuple[int, ask.Hit]]:
+        if not found:
+            return
+        sql = f"""
+            select namespace, {journals.COLUMNS} from {self.reader.at("journal_entry")}
+            where seq in {sought(found)}"""
+        for namespace, *row in self.reader.rows(sql):
+            entry = journals.entry(row)
+            lines = [entry.focus, *entry.done, *entry.decisions, *entry.next_steps]
+            yield (
+                entry.seq,
+                ask.Hit(
+                    seq=entry.seq,
+                    kind="journal",
+                    score=found[entry.seq].score,
+                    why=self._why(found[entry.seq]),
+                    namespace=namespace,
+                    agent=entry.agent,
+                    text="\n".join(filter(None, lines)),
+                    time=entry.time,
+                ),
+            )
+
+
+_SAME = (
+    *("seq", "namespace", "memory", "subject", "category", "scope", "tags", "metadata", "valid_from", "valid_to"),
+    *("trust_tier", "pinned", "contradicts"),
+)
+
+
+def _fits(row: MemoryRow, request: ask.Recall, moment: datetime | None) -> bool:
+    """Whether a memory is what was asked for, and true then."""
+    if moment is not None and (
+        (row.valid_from is not None and row.valid_from > moment)
+        or (row.valid_to is not None and row.valid_to <= moment)
+    ):
+        return False
+    return (
+        request.subject in (None, row.subject)
+        and request.scope in (None, row.scope)
+        and all(name in row.metadata and _same(row.metadata[name], value) for name, value in request.where.items())
+    )
+
+
+def _same(one: Any, other: Any) -> bool:
+    """Whether two values are the same JSON (to Python, true is 1)."""
+    return msgspec.json.encode(one, order="sorted") == msgspec.json.encode(other, order="sorted")
+
+
+def tokens(text: str) -> int:
+    """About how many tokens a text has."""
+    return -(-len(text.encode()) // TOKEN_BYTES)
