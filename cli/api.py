@@ -27,7 +27,7 @@ from msgspec.structs import replace
 
 from bus import operation as operations
 from bus.clock import Clock, from_ns, to_ns
-from bus.domain import channel, dm, inbox, needs, task_requests
+from bus.domain import channel, dm, inbox, needs, recall, task_requests
 from bus.domain import task_decisions as task
 from bus.domain.agent import Agent, Presences
 from bus.errors import BusError, Defect, InvalidRequest, NotAllowed, Unavailable
@@ -209,9 +209,10 @@ class Api:
             with anyio.move_on_after(left_s):
                 await news.wait()
             seq = self._tables.position
-        if self._record is not None and isinstance(request, inbox.Peek) and answer.items and request.as_of is None:
-            shown = tuple(item.seq for item in answer.items)
-            await self._record(inbox.Show(upto=answer.upto, seqs=shown, start=request.since or 0), agent)
+        if self._record is not None:
+            shown = _exposure(request, answer)
+            if shown is not None:
+                await self._record(shown, agent)
         if isinstance(answer, Presences) and request.as_of is None:
             answer = replace(answer, age_s=min(answer.age_s, self.age_s))
         return answer
@@ -240,10 +241,11 @@ class Api:
         while True:
             async with self._turns[agent]:
                 answer = await self._tables.read(seq, agent, now, partial(_handled, handle, request))
-            limit = getattr(request, "limit", 1)
+            name = "k" if isinstance(request, recall.Recall) else "limit"
+            limit = getattr(request, name, 1)
             if limit == 1 or len(encode_answer(answer)) <= self._reply_bytes:
                 return answer
-            request = replace(request, limit=max(1, limit // 4))
+            request = replace(request, **{name: max(1, limit // 4)})
 
     def folded(self, events: Sequence[Event]) -> None:
         """The tables contain these events now: wake the queries that wait for something like them."""
@@ -322,6 +324,16 @@ class Api:
         await self._catch_up((await self._executor.log.head()).seq)
         # Times are shown in microseconds, the log counts nanoseconds: the time of an event has to name that event.
         return await self._tables.seq_at(to_ns(moment) + 999)
+
+
+def _exposure(request: Query, answer: Any) -> Command | None:
+    """What is recorded of an answer: what was put in front of the agent that asked."""
+    if isinstance(request, inbox.Peek) and answer.items and request.as_of is None:
+        seqs = tuple(item.seq for item in answer.items)
+        return inbox.Show(upto=answer.upto, seqs=seqs, start=request.since or 0)
+    if isinstance(request, recall.Recall) and answer.hits:
+        return recall.Note(question=recall.digest(request.query), seqs=tuple(hit.seq for hit in answer.hits))
+    return None
 
 
 def _handled(handle: Callable[[Any, Any], Any], request: Query, reader: Reader) -> Any:

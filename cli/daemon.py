@@ -28,7 +28,7 @@ import structlog
 from bus import operation
 from bus.clock import RandomIds, SystemClock, from_ns
 from bus.config import Settings
-from bus.domain import agent, log, tenant
+from bus.domain import agent, log, memory_requests, tenant
 from bus.errors import BusError
 from bus.events import Event
 from bus.execute import Executor
@@ -181,6 +181,7 @@ class Daemon:
         try:
             if self.world.entry(tenant.Tenant, TENANT, self.home.file.tenant) is None:
                 await self._ask(tenant.Found(tenant=self.home.file.tenant, owner=self.home.file.owner))
+            await self._seed()
             self.executor.expire()
             self.presence.take_over()
             intake.listen("do")
@@ -199,6 +200,13 @@ class Daemon:
             while self._may_lead() and self.executor.waiting:  # noqa: ASYNC110 - both ends are to be watched
                 await anyio.sleep(0.01)
         self._term = None
+
+    async def _seed(self) -> None:
+        """Write what tenants begin with, if it is not there in the version of this daemon."""
+        try:
+            await self._ask(memory_requests.Seed())
+        except BusError as error:  # It can do without, and whoever leads next tries again.
+            logger.warning("the tenant's first memories are not written", error=str(error))
 
     async def _ask(self, request: Command) -> None:
         await self.executor.execute(operation.OPERATION_OF[type(request)], request, SYSTEM)

@@ -4,7 +4,7 @@
 
 Rules:
 * Nothing is decided here, and nothing is sent twice: who asked asks again, under the same request id.
-* A query that has to be recorded (what an inbox shows) is the leader's to answer too.
+* A query that has to be recorded (what an inbox shows, what is recalled) is the leader's to answer too.
 * The world is what the log says, as far as it has come here. It tells who may read.
 * An agent that only reads here is there all the same: now and then something small is asked for it, so that the leader
   hears it.

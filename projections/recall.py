@@ -30,8 +30,8 @@ from projections.lexical import names, spans, words
 from projections.lexical_index import KINDS, Flags, Index, Ints
 
 K1, B = 1.2, 0.75
-OWN, NEAR, WIDE = 1.0, 0.5, 1.0
-AUTHOR, TIME = 1.4, 1.2
+OWN, NEAR, WIDE = 2.0, 0.5, 1.0
+AUTHOR, TIME = 1.5, 1.4
 CHUNK = 64
 
 Floats = NDArray[np.float64]

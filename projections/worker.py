@@ -149,6 +149,7 @@ class Worker:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self._follow)
             tasks.start_soon(self._write)
+            tasks.start_soon(self._index)
 
     async def _follow(self) -> None:
         tail = cast("AsyncGenerator[Chunk, None]", self._log.tail(self._gathered.position))
@@ -185,6 +186,15 @@ class Worker:
 
     def _is_full(self) -> bool:
         return len(self._gathered.events) >= self._most or self._gathered.bytes >= BATCH_BYTES
+
+    async def _index(self) -> None:
+        """Keep the words of everything up with the tables, so that a recall finds little left to take in."""
+        while True:
+            try:
+                await self.store.index()
+            except Exception:  # Whoever recalls takes in what is missing, and is told what is wrong.
+                logger.exception("words could not be taken in")
+                await anyio.sleep(RETRY_MAX_S)
 
     # --- writing -----------------------------------------------------------------------------------------------
 

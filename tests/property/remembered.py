@@ -245,8 +245,8 @@ def _recall(told: Any, me: str, request: recall.Recall, head: Any, now: datetime
         )
         near = own[place] + one + two
         wide = near + three + four
-        author = 1.4 if named == {text.author} else 1.0
-        score = (1.0 * own[place] + 0.5 * near + 1.0 * wide) * author
+        author = 1.5 if named == {text.author} else 1.0
+        score = (2.0 * own[place] + 0.5 * near + 1.0 * wide) * author
         if text.words is not None and score > 0 and text.kind in (request.kinds or (text.kind,)):
             why = recall.Why(own=own[place], near=near, wide=wide, author=author)
             found.append(Hit(kind=text.kind, score=score, why=why, **text.hit))
