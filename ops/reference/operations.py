@@ -72,8 +72,9 @@ def operations_page() -> str:
         page.""",
         fields_table(own_fields(PageQuery, Query)),
         f"""Besides the codes that stand with an operation, any request can end with {_codes_of(SERVING)}; a command
-        with a `fence` also with `bad_fence`, `stale_fence`, and what is asked of a [projector](howto/remote.md) and is
-        the leader's to answer with `out_of_reach`. A client that gets no answer says {_codes_of(ASKING)}.
+        with a `fence` also with `bad_fence`, `stale_fence`. On a host that [follows a bus
+        elsewhere](howto/remote.md#a-host-that-follows), what is not answered there can end with `out_of_reach`. A
+        client that gets no answer says {_codes_of(ASKING)}.
         [All codes](#error-codes).""",
         *(text for name, operations in families.items() for text in _family_operations(name, operations)),
         "## Asked by the daemon itself",
