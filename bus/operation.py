@@ -15,6 +15,7 @@ from bus.domain import (
     inbox,
     intent,
     journal,
+    kv,
     log,
     memory_decisions,
     needs,
@@ -22,6 +23,7 @@ from bus.domain import (
     registry,
     reminder,
     reservation_decisions,
+    stream,
     task_decisions,
     tenant,
 )
@@ -45,6 +47,8 @@ FAMILIES: tuple[Family, ...] = (
     journal.FAMILY,
     memory_decisions.FAMILY,
     recall.FAMILY,
+    kv.FAMILY,
+    stream.FAMILY,
     log.FAMILY,
 )
 FAMILY_OF: Mapping[str, Family] = {family.name: family for family in FAMILIES}

@@ -17,7 +17,7 @@ from bus.domain import agent, directive, inbox, journal, log, message, reminder
 from bus.domain import task_requests as tasks
 from bus.durations import span
 from bus.model import Answer, Query, Reply, Request
-from cli import keeping, remembering
+from cli import keeping, remembering, storing
 from cli.plain import seq_part, show_fields, show_reply, show_table, word
 from cli.render import Cell, Part, Screen
 
@@ -71,15 +71,19 @@ def show(screen: Screen, request: Request, answer: Any) -> None:
 
 def _more(request: Any, answer: Any) -> str:
     """How to get at what is not on this page: a page without a cursor is the end of a conversation."""
-    if isinstance(answer, message.Messages | journal.Entries) and request.since is None:
-        first = answer.messages[0] if isinstance(answer, message.Messages) else answer.entries[0]
-        return f"there may be older ones: --before {first.seq}"
+    if hasattr(request, "before") and request.since is None:
+        return f"there may be older ones: --before {_pages(answer)[-1][0].seq}"
     return f"there may be more: --since {answer.next}"
 
 
 def _is_full(request: Any, answer: Any) -> bool:
-    lists = [value for value in asdict(answer).values() if isinstance(value, list)]
+    lists = _pages(answer)
     return bool(lists) and len(lists[-1]) >= getattr(request, "limit", 0) > 0
+
+
+def _pages(answer: Any) -> list[Any]:
+    """The lists of an answer; the last one is its page."""
+    return [value for value in asdict(answer).values() if isinstance(value, list)]
 
 
 # --- one by one -----------------------------------------------------------------------------------------------------
@@ -340,5 +344,6 @@ _RENDERERS: dict[type, Callable[[Screen, Any], None]] = {
     journal.Entries: _entries,
     **keeping.RENDERERS,
     **remembering.RENDERERS,
+    **storing.RENDERERS,
     journal.WakeCard: lambda screen, answer: screen.block(answer.text.rstrip("\n")),
 }

@@ -29,6 +29,7 @@ EXAMPLES: dict[str, Any] = {
     "authority": "auditor",
     "channel": "dev",
     "content": "tests need a running server",
+    "data": {"asked": "where the keys are"},
     "directive": "d-2m8q",
     "emoji": "+1",
     "event": 41,
@@ -42,17 +43,20 @@ EXAMPLES: dict[str, Any] = {
     "other": "m-9c2d",
     "paths": ["src/auth/"],
     "personality": "reviewer",
+    "patch": {"state": "green"},
     "priority": 2,
     "query": "why did we change the port?",
     "reminder": "r-5c1x",
     "result": "merged",
     "sql": "select state, count(*) from task group by 1",
+    "stream": "user:4321",
     "table": "task",
     "task": "t-7f3k",
     "text": "ready for review",
     "title": "fix auth",
     "to": "nova",
     "upto": 57,
+    "value": {"state": "red"},
 }
 ABOUT = ("channel", "task", "agent", "to")
 TELLING = ("title", "priority", "lease_s", "result", "limit", "harness")
@@ -151,7 +155,7 @@ def words(kind: inspect.Type, null: bool = True) -> str:
             return "true or false"
         case inspect.DateTimeType():
             return "instant"
-        case inspect.AnyType():
+        case inspect.AnyType() | inspect.RawType():
             return "any JSON"
         case _:
             raise TypeError(f"no words for {kind}")
@@ -191,6 +195,8 @@ def _value(name: str, kind: inspect.Type) -> Any:
             return [_value(name, item)]
         case inspect.DictType():
             return {}
+        case inspect.RawType():
+            return msgspec.Raw(msgspec.json.encode(EXAMPLES.get(name)))
         case _:
             raise TypeError(f"no sample for {kind}")
 

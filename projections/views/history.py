@@ -8,21 +8,19 @@ Rules:
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from typing import Any
 
 import msgspec
 
 from bus.domain import log
+from bus.domain.merge import is_deeper
 from projections.query import Reader, answers, utc
 
 DEPTH = 100
 """A body that is nested more deeply is shown as text: no program could read the answer."""
 TEXT = 1_000
 """Longer texts of headers, and of bodies that are no JSON, are cut."""
-_BRACKETS = re.compile(r'"(?:[^"\\]|\\.)*"|[\[\]{}]', re.DOTALL)
-_STEP = {"[": 1, "{": 1, "]": -1, "}": -1}
 COLUMNS = "seq, time, type, namespace, entity, agent, causes, correlation, data, problem"
 
 
@@ -43,23 +41,12 @@ def cut(text: str | None, most: int = TEXT) -> str | None:
 
 def shown(data: str, most: int | None = None) -> Any:
     """A body as it is answered: its JSON, or, when it has more than `most` characters, the beginning of its text."""
-    if (most is None or len(data) <= most) and _depth(data) <= DEPTH:
+    if (most is None or len(data) <= most) and not is_deeper(data, DEPTH):
         try:
             return msgspec.json.decode(data)
         except msgspec.MsgspecError:
             pass
     return cut(data, TEXT if most is None else most)
-
-
-def _depth(data: str) -> int:
-    """How deeply the JSON in `data` is nested, or something less than DEPTH."""
-    if data.count("[") + data.count("{") <= DEPTH:
-        return 0
-    depth = deepest = 0
-    for sign in _BRACKETS.findall(data):
-        depth += _STEP.get(sign, 0)
-        deepest = max(deepest, depth)
-    return deepest
 
 
 def _row(row: tuple[Any, ...], most: int | None) -> log.LogRow:

@@ -52,6 +52,8 @@ def sample(kind: inspect.Type, name: str) -> Any:
             return {f"{name} ü": ["x", 1, None]}
         case inspect.DateTimeType():
             return datetime(2030, 1, 31, 12, 30, 15, 123456, UTC)
+        case inspect.RawType():
+            return msgspec.Raw(msgspec.json.encode({name: [1, "ü"]}))
         case inspect.VarTupleType():
             return (sample(kind.item_type, name), sample(kind.item_type, name))
         case inspect.UnionType():

@@ -27,6 +27,7 @@ from bus.domain import (
     inbox,
     intent,
     journal,
+    kv,
     log,
     memory,
     memory_requests,
@@ -34,6 +35,7 @@ from bus.domain import (
     registry,
     reminder,
     reservation,
+    stream,
     task_requests,
     tenant,
 )
@@ -73,6 +75,9 @@ entries = st.sampled_from(("m-1", "m-2", "m-3", "p-1", "p-2", "seed-plain-voice"
 subjects, categories = st.sampled_from(("", "user:1")), st.sampled_from(("fact", "do_not", "convention", "voice_rule"))
 said = st.sampled_from(("fix the parser", "Fix  the PARSER", "bob fixes TS2345 in src/parseUserInput.py", "50% a_b"))
 data = st.sampled_from(({}, {"a": 1}, {"a": 1, "b": "ü"}))
+pairs, things = st.sampled_from(("a", "build:x", "ü%_")), st.sampled_from(("user:1", "user:2"))
+json = st.sampled_from((None, True, 7, 1.5, "nul\0", [1, {"a": None}], {"a": {"b": 1}}, {"a": None, "c": [1]}))
+ends = st.sampled_from((None, None, 1, 600))
 modes, leases = st.sampled_from(("exclusive", "exclusive", "shared")), st.sampled_from((1, 600, None))
 
 
@@ -155,6 +160,13 @@ COMMANDS: Mapping[str, st.SearchStrategy[Command]] = {
         _built(directive.Complete, directive=orders, result=words, refs=some),
         _built(directive.Decline, directive=orders, reason=words),
         _built(directive.Cancel, directive=orders, reason=words),
+    ),
+    "store": st.one_of(
+        _built(kv.Set, key=pairs, value=json, expires_in_s=ends, expect=maybe | maybe | st.just(0)),
+        _built(kv.Set, key=pairs, value=json, expires_at=maybe | soon),
+        _built(kv.Merge, key=pairs, patch=json, expires_in_s=ends),
+        _built(kv.Delete, key=pairs),
+        _built(stream.Append, stream=things, data=json),
     ),
     "note": st.one_of(
         _built(reminder.Set, text=words, to=maybe | who, in_s=st.integers(1, 3), reminder=maybe | bells),
@@ -355,6 +367,10 @@ QUERIES: tuple[st.SearchStrategy[Any], ...] = (
     _built(reservation.List, agent=maybe | who, repository=repositories, **_pages),
     _built(reservation.Check, paths=paths, mode=modes, repository=repositories),
     _built(registry.ListModels, active=maybe | st.booleans(), **_pages),
+    _built(kv.Get, key=pairs),
+    _built(kv.History, key=pairs, **_range),
+    _built(kv.List, prefix=maybe | st.sampled_from(("", "b", "ü%", "%")), **_pages),
+    _built(stream.Read, stream=things, **_range),
     _built(registry.ListPersonalities, **_pages),
     _built(memory_requests.Show, memory=entries),
     _built(memory_requests.List, state=st.sampled_from(("active", "any", "superseded")), author=maybe | who, **_pages),
@@ -429,6 +445,7 @@ class Play:
             await self._ask("ada", task_requests.Open(title="then", task="t-4", needs=TASKS[:2]))
             for one, other in (("bob", "ada"), ("c_d", "bob"), ("cxd", "c_d"), ("ada", "ada")):
                 await self._ask(one, dm.Post(to=other, text="fix"))
+            await self._ask("ada", kv.Set(key="a", value={"a": 1}))
             for step in what:
                 await self._step(step)
             parts.cancel_scope.cancel()

@@ -28,12 +28,14 @@ from bus.domain import (
     inbox,
     intent,
     journal,
+    kv,
     memory,
     memory_requests,
     recall,
     registry,
     reminder,
     reservation,
+    stream,
     task_requests,
     tenant,
 )
@@ -148,6 +150,10 @@ commands = st.one_of(
     st.builds(reminder.Set, text=text, every=st.just("60s"), reminder=st.just("r-1")),
     st.builds(reminder.Cancel, reminder=st.just("r-1")),
     st.builds(journal.Write, focus=text, done=st.lists(text, max_size=2).map(tuple)),
+    st.builds(kv.Set, key=tasks, value=text, expires_in_s=st.sampled_from((None, 1, 600))),
+    st.builds(kv.Merge, key=tasks, patch=st.just({"a": {"b": 1}})),
+    st.builds(kv.Delete, key=tasks),
+    st.builds(stream.Append, stream=tasks, data=text),
     st.builds(registry.RegisterModel, model=st.just("m1"), context_tokens=st.none() | st.just(1000)),
     st.builds(
         memory_requests.Write, content=text, subject=text, tags=labels, refs=st.lists(seqs, max_size=2).map(tuple)

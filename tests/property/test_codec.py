@@ -54,6 +54,8 @@ def values(kind: inspect.Type, name: str) -> st.SearchStrategy[Any]:
             return INSTANTS
         case inspect.NoneType():
             return st.none()
+        case inspect.RawType():
+            return st.sampled_from((b"1", b"null", b'{"a": [1, "\\u00fc"]}')).map(msgspec.Raw)
         case inspect.VarTupleType():
             return st.lists(values(kind.item_type, name), max_size=3).map(tuple)
         case inspect.UnionType():

@@ -28,12 +28,14 @@ from bus.domain import (
     inbox,
     intent,
     journal,
+    kv,
     log,
     memory_requests,
     recall,
     registry,
     reminder,
     reservation,
+    stream,
     task_requests,
 )
 from bus.errors import InvalidRequest, NotFound
@@ -172,6 +174,9 @@ PAGED: Sequence[tuple[str, Any]] = (
     ("reminders", reminder.List()),
     ("entries", journal.Read(since=0)),
     ("memories", memory_requests.List(state="any")),
+    ("values", kv.List()),
+    ("versions", kv.History(key="a", since=0)),
+    ("items", stream.Read(stream="user:1", since=0)),
 )
 
 
@@ -182,7 +187,7 @@ async def walk(tables: Tables, seq: int) -> None:
         answer, found = await page(tables, seq, request, request.since, 2), []
         while answer[name]:
             found += answer[name]
-            since = answer["upto"] if name == "items" else answer["next"]
+            since = answer["upto"] if "upto" in answer else answer["next"]
             if since is None:
                 break
             answer = await page(tables, seq, request, since, 2)

@@ -15,6 +15,7 @@ from bus.clock import from_ns
 from bus.events import Event, Unknown
 from tests.property.duties import Duties
 from tests.property.remembered import Remembered, may_read
+from tests.property.stored import Stored
 
 
 class Told:
@@ -35,6 +36,7 @@ class Told:
         self.addressed: dict[str, dict[int, dict[str, Any]]] = {}
         self.duties = Duties(self._tell)
         self.remembered = Remembered()
+        self.stored = Stored()
         for event in events:
             self._take(event)
 
@@ -58,6 +60,8 @@ class Told:
             "reminder": self.duties.reminder,
             "journal": self.duties.journal,
             "memory": self.remembered.memory,
+            "kv": self.stored.kv,
+            "stream": self.stored.stream,
             "intent": self._intent,
             "reservation": self._reservation,
         }
