@@ -59,6 +59,7 @@ START_S = 2.0
 LOOK_S = 1.0
 """How often it asks where the log ends, and says how it is."""
 STALE_S = 3.0
+"""Without the log's word for so long, answers say how old they are."""
 VERIFY, REBUILD = "verify", "rebuild"
 """What a command of the home may ask, as the last token of the subject."""
 DRAIN_S = 1.0
@@ -144,8 +145,8 @@ class Projector:
 
     async def run(self, until: Callable[[], Awaitable[None]]) -> None:
         """Serve until `until` returns, or until the tables were made anew: then the world has to be, too."""
-        self._recall()
         await serving.load(self.store, self.world, self.forwarder)
+        self._recall()
         for part in (self.worker.run, self.intake.run, self._watch, self._mention, self._answer_queries):
             self._parts.start_soon(part)
         self.intake.listen("do")
@@ -187,7 +188,7 @@ class Projector:
     async def _watch(self) -> None:
         """Learn where the log ends and what the time is there, and say how things are."""
         while True:
-            with anyio.move_on_after(LOOK_S), suppress(BusError):
+            with anyio.move_on_after(STALE_S), suppress(BusError):
                 asked_ns = self.clock.monotonic_ns()
                 head = await self.uplink.head()
                 self._head = head.seq
