@@ -109,8 +109,8 @@ def _memories(rows: Rows, after: int, upto: int) -> Iterator[Wording]:
     for kid, *tag in rows(sql):
         tags.setdefault(kid, []).append((tag[0], tag[1], tag[2]))
     sql = f"""
-        select kid, seq_from, namespace, author, subject, content, state, time, valid_from, audience
-        from memory join event on event.seq = seq_from where {began} and seq > {after} and seq <= {upto}"""
+        select kid, seq_from, m.namespace, author, subject, content, state, e.time, valid_from, m.audience
+        from memory m join event e on e.seq = seq_from where {began} and e.seq > {after} and e.seq <= {upto}"""
     for kid, seq, namespace, author, subject, content, state, time, valid_from, audience in rows(sql):
         tagged = [tag for tag, begins, ends in tags.get(kid, ()) if begins <= seq < ends]
         yield Wording(

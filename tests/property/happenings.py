@@ -280,6 +280,25 @@ def _reminded(one: str, other: str, space: str, every: str, ns: int) -> list[Any
     return [(one, asked, True), ns, *acked, ns]
 
 
+def _remembering(author: str, space: str, about: str, commands: tuple[Command, ...]) -> list[Any]:
+    """Something is remembered about what others are remembered about, and becomes this or that."""
+    secret = memory_requests.Write(namespace=space, content="fix the parser", scope="private", subject=about)
+    shared = memory_requests.Write(namespace=space, content=f"{author} fixes 50%", subject=about, tags=("red",))
+    became = [(author, replace(command, namespace=space), True) for command in commands]
+    return [(author, secret, True), (author, shared, True), *became]
+
+
+_KNOWN: Sequence[tuple[str, Command]] = (
+    ("ada", memory_requests.Write(content="the parser needs a fix", subject="user:1", category="do_not")),
+    ("bob", memory_requests.Write(content="bob fixes TS2345 in src/parseUserInput.py", subject="user:1", priority=2)),
+    ("bob", memory_requests.Write(content="fix it alone", scope="private", subject="user:1", metadata={"a": 1})),
+    ("c_d", memory_requests.Write(content="50% of the parser", scope="private")),
+    ("ada", memory_requests.Contradict(memory="m-1", other="m-2", reason="fix what?")),
+    ("bob", memory_requests.Contradict(memory="m-2", other="p-1")),
+    ("bob", journal.Write(focus="the parser", next_steps=("fix TS2345",))),
+)
+
+
 def _seconds(s: int) -> int:
     return s * 1_000_000_000
 
@@ -291,6 +310,8 @@ stories = st.one_of(
     st.builds(
         _instructed, who, orders, where, st.tuples(COMMANDS["instruct"], COMMANDS["instruct"]), st.integers(0, 2)
     ),
+    st.builds(_remembering, who, where, subjects, st.tuples(*[COMMANDS["remember"]] * 3)),
+    st.builds(_remembering, who, where, subjects, st.tuples(*[COMMANDS["remember"]] * 6)),
     st.builds(_reminded, who, who, where, st.sampled_from(("1m", "* * * * *")), st.integers(1, 200).map(_seconds)),
     st.builds(_keeping, who, who, where, paths, paths),
     st.builds(_coming_and_going, who, who, where, rooms, st.sampled_from(("c_d", "cxd"))),
@@ -446,6 +467,8 @@ class Play:
             for one, other in (("bob", "ada"), ("c_d", "bob"), ("cxd", "c_d"), ("ada", "ada")):
                 await self._ask(one, dm.Post(to=other, text="fix"))
             await self._ask("ada", kv.Set(key="a", value={"a": 1}))
+            for author, request in _KNOWN:
+                await self._ask(author, request)
             for step in what:
                 await self._step(step)
             parts.cancel_scope.cancel()
