@@ -22,7 +22,7 @@ from msgspec.structs import replace
 
 from bus.domain.task import Seconds
 from bus.domain.task_claims import lease, stamp
-from bus.domain.wording import ALIKE, key_of, likeness
+from bus.domain.wording import ALIKE, key_of, likeness, marks, may_be_alike
 from bus.errors import NotFound, Refused
 from bus.events import Event, Fact
 from bus.model import (
@@ -290,9 +290,12 @@ def decide_withdraw(view: View, request: Withdraw, ctx: Context) -> Decision:
 def near(view: View, namespace: str, key: str, text: str) -> list[Near]:
     """The other intents of the namespace that are worded alike, the most alike first."""
     found = []
+    my_key, my_text = marks(key), marks(text)
     for other in view.order(Intent, namespace):
         intent = view.get(Intent, namespace, other)
-        if other == key or intent is None or intent.expires is None:
+        if intent is None or intent.expires is None or other == key:
+            continue
+        if not (may_be_alike(my_key, marks(other)) or may_be_alike(my_text, marks(intent.text))):
             continue
         share = max(_keys_alike(key, other), likeness(text, intent.text))
         if share >= ALIKE:

@@ -4,6 +4,7 @@ Rules:
 * A key is made small, its white space and punctuation become single dashes, and `.` and `..` between slashes are
   resolved: `Fix  Auth!` is `fix-auth`, `./src//Login.py` is `src/login.py`. Making a key of a key changes nothing.
 * Two texts are as alike as the share of trigrams (three letters in a row, word by word) that they have in common.
+* Most texts have next to nothing in common. That is seen at once by their marks, of which each trigram sets a bit.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ from __future__ import annotations
 import re
 import unicodedata
 from functools import lru_cache
+from typing import NamedTuple
+from zlib import crc32
 
 from bus.errors import InvalidRequest
 from bus.subjects import token
@@ -20,6 +23,15 @@ ALIKE = 0.55
 COMPARED = 200
 """So many characters of a text are compared."""
 _DASHES = re.compile(r"-+")
+_BITS = 512
+
+
+class Marks(NamedTuple):
+    """What is quickly compared of a text: a bit for each trigram, how many have none of their own, and their number."""
+
+    bits: int
+    hidden: int
+    number: int
 
 
 def key_of(text: str) -> str:
@@ -72,3 +84,19 @@ def likeness(one: str, other: str) -> float:
     """How alike two texts are, from 0 to 1: the trigrams they share among those they have."""
     mine, theirs = trigrams(one), trigrams(other)
     return 2 * len(mine & theirs) / (len(mine) + len(theirs)) if mine or theirs else 0.0
+
+
+@lru_cache(maxsize=1 << 13)
+def marks(text: str) -> Marks:
+    """The marks of a text."""
+    found = trigrams(text)
+    bits = 0
+    for one in found:
+        bits |= 1 << crc32(one.encode()) % _BITS
+    return Marks(bits, len(found) - bits.bit_count(), len(found))
+
+
+def may_be_alike(one: Marks, other: Marks) -> bool:
+    """Whether two texts with these marks can be ALIKE at all. What it lets through is to be compared."""
+    most = (one.bits & other.bits).bit_count() + one.hidden
+    return most > 0 and 2 * most / (one.number + other.number) >= ALIKE

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bus.domain import intent as intents
 from bus.domain.intent import (
     Declare,
     Intent,
@@ -16,7 +17,7 @@ from bus.domain.intent import (
     Withdraw,
     expire,
 )
-from bus.domain.wording import key_of, likeness
+from bus.domain.wording import ALIKE, key_of, likeness, marks, may_be_alike
 from bus.errors import InvalidRequest, NotFound
 from bus.model import Limits
 from bus.subjects import SYSTEM
@@ -228,6 +229,26 @@ def test_the_most_alike_come_first_and_not_too_many(stage: Stage) -> None:
     found = stage.do("nova", Declare(key="fix the auth")).warnings
     assert len(found) == 5
     assert [one.likeness for one in found] == sorted((one.likeness for one in found), reverse=True)
+
+
+WORDS = st.lists(st.sampled_from(("fix", "the", "auth", "of", "authors", "Ä", "🚀")), max_size=6).map(" ".join)
+
+
+@given(st.text() | WORDS, st.text() | WORDS)
+def test_whatever_is_alike_is_compared(one: str, other: str) -> None:
+    if likeness(one, other) >= ALIKE:
+        assert may_be_alike(marks(one), marks(other))
+
+
+def test_what_is_worded_otherwise_costs_next_to_nothing(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    lease = {"lease_s": 600, "expires": stage.at(600), "until": stage.at(900)}
+    for number in range(1000):
+        stage.given("atlas", f"topic-{number}", IntentDeclared(said="x", text=f"mend part {number}", **lease))
+    compared: list[str] = []
+    monkeypatch.setattr(intents, "likeness", lambda one, other: compared.append(other) or likeness(one, other))
+    assert stage.do("nova", Declare(key="paint the shed", text="it is not green enough")).warnings == []
+    assert compared == []
+    assert len(stage.do("nova", Declare(key="subject 7", text="mend part 7")).warnings) == 5
 
 
 def test_likeness() -> None:
