@@ -77,12 +77,16 @@ Name = str | Wild
 
 
 class Shape(NamedTuple):
-    """A pattern taken apart. Every path it covers begins with `head`, but for a slash at its end; a plain one covers
-    nothing else."""
+    """A pattern taken apart. Every path it covers begins with `head`, but for a slash at its end, and ends with `tail`;
+    a plain one covers nothing else."""
 
     head: str
+    tail: str
     names: Sequel[Name]
     is_plain: bool
+
+
+Shapes = tuple[Shape, ...]
 
 
 # --- writing patterns alike -----------------------------------------------------------------------------------------
@@ -150,7 +154,7 @@ def _bad(text: str, message: str, expected: str, found: str, hint: str) -> Inval
 
 
 @lru_cache(maxsize=1 << 14)
-def shapes(pattern: str) -> tuple[Shape, ...]:
+def shapes(pattern: str) -> Shapes:
     """What a normal pattern covers. Most have one shape; brackets may be meant as they stand, and a few letters have
     two ways to be equal to others (ß is ss, or itself)."""
     found: dict[Shape, None] = {}
@@ -168,11 +172,13 @@ def shapes(pattern: str) -> tuple[Shape, ...]:
 def _shape(names: Sequence[Name | Anything]) -> Shape:
     known = list(takewhile(lambda name: isinstance(name, str), names))
     head = "/".join(map(str, known))
+    last = names[-1]
+    tail = last if isinstance(last, str) else last.tail if isinstance(last, Wild) else ""
     if len(known) == len(names):
-        return Shape(head, _sequel(names), True)
+        return Shape(head, tail, _sequel(names), True)
     first = names[len(known)]
     beginning = first.head if isinstance(first, Wild) else ""
-    return Shape(f"{head}/{beginning}" if known else beginning, _sequel(names), False)
+    return Shape(f"{head}/{beginning}" if known else beginning, tail, _sequel(names), False)
 
 
 def _sequel(items: Sequence[T | Anything]) -> Sequel[T]:
@@ -239,19 +245,36 @@ def _folded(text: str) -> str:
 
 def overlap(one: str, other: str) -> bool:
     """Whether a path is possible that both normal patterns cover."""
-    for a in shapes(one):
-        for b in shapes(other):
-            if (a.head.startswith(b.head) or b.head.startswith(a.head)) and (
-                _meet(a.names, b.names, _names_meet) or _is_above(a, b) or _is_above(b, a)
-            ):
+    return _overlap(shapes(one), shapes(other))
+
+
+def overlapping(paths: Iterable[tuple[str, Shapes]], others: Iterable[str]) -> tuple[str, str] | None:
+    """The first of `paths`, which come with their shapes, that overlaps with one of `others`, and that one."""
+    for path, mine in paths:
+        for other in others:
+            if _overlap(mine, shapes(other)):
+                return path, other
+    return None
+
+
+def _overlap(mine: Shapes, theirs: Shapes) -> bool:
+    for a in mine:
+        for b in theirs:
+            # What most patterns are told apart by, and much quicker.
+            if not (a.head.startswith(b.head) or b.head.startswith(a.head)):
+                continue
+            tails = a.tail.endswith(b.tail) or b.tail.endswith(a.tail)
+            if tails and _meet(a.names, b.names, _names_meet):
+                return True
+            if (a.is_plain and _is_above(a, b)) or (b.is_plain and _is_above(b, a)):
                 return True
     return False
 
 
 def _is_above(one: Shape, other: Shape) -> bool:
-    """Whether the path `one` may be a directory of what `other` spells out."""
+    """Whether `one`, which is plain, may be a directory of what `other` spells out."""
     mine, theirs = one.names.items, other.names.items[: len(one.names.items)]
-    if not one.is_plain or len(theirs) < len(mine) or len(theirs) == len(other.names.items):
+    if len(theirs) < len(mine) or len(theirs) == len(other.names.items):
         return False
     return all(not isinstance(b, Anything) and _names_meet(str(a), b) for a, b in zip(mine, theirs, strict=True))
 

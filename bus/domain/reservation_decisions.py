@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
 from typing import Any, NoReturn
 
 from bus.domain import reservation as ask
-from bus.domain.globs import normal, overlap
+from bus.domain.globs import normal, overlap, overlapping, shapes
 from bus.domain.reservation import (
     Reservation,
     ReservationExpired,
@@ -53,15 +53,6 @@ def clash(mode: str, other: str) -> bool:
     return not mode == other == "shared"
 
 
-def overlapping(paths: Iterable[str], held: Collection[str]) -> tuple[str, str] | None:
-    """The first of `paths` that overlaps with one that is held, and that one."""
-    for path in paths:
-        for other in held:
-            if overlap(path, other):
-                return path, other
-    return None
-
-
 def _in(view: View, ctx: Context, repository: str) -> Iterator[Held]:
     """The reservations of a repository whose end has not been written, in the order in which they were made."""
     prefix = key_of(repository, "")
@@ -102,6 +93,7 @@ def decide_reserve(view: View, request: ask.Reserve, ctx: Context) -> Decision:
     repository = _repository(request, ctx)
     paths = sorted({normal(path) for path in request.paths})
     lease_s = _lease_s(repository, request.lease_s, ctx)
+    wanted = [(path, shapes(path)) for path in paths]
     ended: list[Emit] = []
     conflicts: list[dict[str, Any]] = []
     mine = 0
@@ -111,7 +103,7 @@ def decide_reserve(view: View, request: ask.Reserve, ctx: Context) -> Decision:
             if held.mode == request.mode and held.paths == set(paths):
                 return _again(view, request, ctx, (key, held))
             mine += 1
-        elif (is_over or clash(request.mode, held.mode)) and (pair := overlapping(paths, held.paths)):
+        elif (is_over or clash(request.mode, held.mode)) and (pair := overlapping(wanted, held.paths)):
             if is_over:
                 ended += expire(held, key, ctx.now)
             else:
