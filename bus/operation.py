@@ -26,6 +26,7 @@ from bus.domain import (
     stream,
     task_decisions,
     tenant,
+    vault_decisions,
 )
 from bus.events import Codec
 from bus.model import Family, Operation, State
@@ -49,6 +50,7 @@ FAMILIES: tuple[Family, ...] = (
     recall.FAMILY,
     kv.FAMILY,
     stream.FAMILY,
+    vault_decisions.FAMILY,
     log.FAMILY,
 )
 FAMILY_OF: Mapping[str, Family] = {family.name: family for family in FAMILIES}

@@ -1,4 +1,4 @@
-"""How values and streams look to people."""
+"""How values, streams and files look to people."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from typing import Any
 
 import msgspec
 
-from bus.domain import kv, stream
+from bus.domain import kv, stream, vault
+from bus.domain import vault_memories as tool
 from cli.plain import seq_part, show_table
-from cli.render import Cell, Part, Screen
+from cli.render import Cell, Part, Screen, size
 
 VALUE_LENGTH = 160
 """A list shows so much of a value."""
@@ -51,6 +52,46 @@ def _items(screen: Screen, answer: stream.Items) -> None:
         screen.note("no items")
 
 
+def _file(screen: Screen, answer: vault.File) -> None:
+    screen.block(answer.content.removesuffix("\n"))
+    screen.note(f"{answer.path}, version #{answer.version}, {size(answer.size)}")
+
+
+def _files(screen: Screen, answer: vault.Files) -> None:
+    rows: list[list[Cell]] = [
+        [(row.path, "bold"), (f"#{row.seq}", "cyan"), size(row.size)]
+        for row in sorted(answer.files, key=lambda row: row.path)
+    ]
+    show_table(screen, ("path", "version", "size"), rows)
+    if not rows:
+        screen.note("no files")
+
+
+def _file_versions(screen: Screen, answer: vault.Versions) -> None:
+    for row in answer.versions:
+        there = size(row.size) if row.state == "present" else ""
+        screen.line(*_head(screen, row), "  ", (row.type, "magenta"), "  ", (there, "dim"))
+
+
+def _difference(screen: Screen, answer: vault.Difference) -> None:
+    styles = {"+": "green", "-": "red", "@": "cyan"}
+    for line in answer.diff.split("\n")[:-1]:
+        screen.line((line, styles.get(line[:1], "")))
+    if not answer.diff:
+        screen.note(f"{answer.path} is the same at #{answer.start} and #{answer.end}")
+
+
+def _expanded(screen: Screen, answer: vault.Expanded) -> None:
+    screen.block(answer.text)
+    for what, names in (("missing", answer.missing), ("not put into itself", answer.skipped)):
+        if names:
+            screen.note(f"{what}: {', '.join(names)}")
+
+
+def _tool_text(screen: Screen, answer: tool.Viewed | tool.Done) -> None:
+    screen.block(answer.text)
+
+
 def _head(screen: Screen, row: Any) -> list[Part]:
     """Which event, when and by whom."""
     return [seq_part(row.seq), "  ", (screen.time(row.time), "dim"), "  ", (row.agent, "bold")]
@@ -66,4 +107,11 @@ RENDERERS: dict[type, Callable[[Screen, Any], None]] = {
     kv.Values: _values,
     kv.Versions: _versions,
     stream.Items: _items,
+    vault.File: _file,
+    vault.Files: _files,
+    vault.Versions: _file_versions,
+    vault.Difference: _difference,
+    vault.Expanded: _expanded,
+    tool.Viewed: _tool_text,
+    tool.Done: _tool_text,
 }

@@ -33,7 +33,10 @@ EXAMPLES: dict[str, Any] = {
     "directive": "d-2m8q",
     "emoji": "+1",
     "event": 41,
+    "file_text": "# The plan\n",
     "harness": "claude-code",
+    "insert_line": 2,
+    "insert_text": "* test it\n",
     "key": "fix auth",
     "lease_s": 600,
     "limit": 20,
@@ -43,7 +46,11 @@ EXAMPLES: dict[str, Any] = {
     "other": "m-9c2d",
     "paths": ["src/auth/"],
     "personality": "reviewer",
+    "new_path": "archive/plan.md",
+    "old_path": "/memories/plan.md",
+    "old_str": "Monday",
     "patch": {"state": "green"},
+    "path": "notes/plan.md",
     "priority": 2,
     "query": "why did we change the port?",
     "reminder": "r-5c1x",
@@ -58,6 +65,10 @@ EXAMPLES: dict[str, Any] = {
     "upto": 57,
     "value": {"state": "red"},
 }
+PARTICULAR: dict[str, dict[str, Any]] = {
+    "bus.domain.vault_memories": {"path": "/memories/plan.md", "new_path": "/memories/done.md"},
+}
+"""Examples that differ in the requests of one module."""
 ABOUT = ("channel", "task", "agent", "to")
 TELLING = ("title", "priority", "lease_s", "result", "limit", "harness")
 """Optional fields that an example of a request shows."""
@@ -165,7 +176,8 @@ def example(request: type[msgspec.Struct]) -> str:
     """A request of this type as JSON: what is required, and what is telling."""
     told = [field for field in _info(request).fields if field.required or field.encode_name in TELLING]
     told.sort(key=lambda field: _rank(field.encode_name, field.required))
-    shown = {field.encode_name: EXAMPLES[field.encode_name] for field in told}
+    examples = EXAMPLES | PARTICULAR.get(request.__module__, {})
+    shown = {field.encode_name: examples[field.encode_name] for field in told}
     msgspec.convert(shown, request)
     return msgspec.json.encode(shown).decode().replace('":', '": ').replace(',"', ', "')
 

@@ -38,7 +38,9 @@ from bus.domain import (
     stream,
     task_requests,
     tenant,
+    vault,
 )
+from bus.domain import vault_memories as tool
 from bus.domain.task import Task
 from bus.errors import BusError, Defect
 from bus.events import AGENT, ENTITY, MSG_ID, SCHEMA, TYPE
@@ -78,6 +80,11 @@ data = st.sampled_from(({}, {"a": 1}, {"a": 1, "b": "ü"}))
 pairs, things = st.sampled_from(("a", "build:x", "ü%_")), st.sampled_from(("user:1", "user:2"))
 json = st.sampled_from((None, True, 7, 1.5, "nul\0", [1, {"a": None}], {"a": {"b": 1}}, {"a": None, "c": [1]}))
 ends = st.sampled_from((None, None, 1, 600))
+files = st.sampled_from(("a.md", "./b//c.md", "b/d/e.json", "memories/n.md"))
+places = files | st.sampled_from(("b", "b/d", "memories", "x"))
+notes = st.sampled_from(("/memories/n.md", "/memories/d/e/f.md", "/memories/.x", "/memories/d"))
+texts = st.sampled_from(("", "one\ntwo\n", "one", "ü @[a.md] @[x] @[b/c.md]", '{"a": {"b": 1}}', "one\ntwo\n3\n4\n5"))
+parts = st.sampled_from(("one", "two\n", "o", "\n"))
 modes, leases = st.sampled_from(("exclusive", "exclusive", "shared")), st.sampled_from((1, 600, None))
 
 
@@ -167,6 +174,19 @@ COMMANDS: Mapping[str, st.SearchStrategy[Command]] = {
         _built(kv.Merge, key=pairs, patch=json, expires_in_s=ends),
         _built(kv.Delete, key=pairs),
         _built(stream.Append, stream=things, data=json),
+    ),
+    "file": st.one_of(
+        _built(vault.Create, path=files, content=texts),
+        _built(vault.Write, path=files, content=texts, expect=maybe | maybe | st.just(0)),
+        _built(vault.Patch, path=files, old=parts, new=parts),
+        _built(vault.Patch, path=files, merge=st.sampled_from(({"a": {"b": None, "c": [1]}}, {"a": "x"}))),
+        _built(vault.Delete, path=places),
+        _built(vault.Rename, path=places, new_path=places),
+        _built(tool.Create, path=notes, file_text=texts),
+        _built(tool.StrReplace, path=notes, old_str=parts, new_str=parts),
+        _built(tool.Insert, path=notes, insert_line=st.integers(0, 2), insert_text=texts),
+        _built(tool.Delete, path=notes),
+        _built(tool.Rename, old_path=notes, new_path=notes),
     ),
     "note": st.one_of(
         _built(reminder.Set, text=words, to=maybe | who, in_s=st.integers(1, 3), reminder=maybe | bells),
@@ -296,6 +316,8 @@ _KNOWN: Sequence[tuple[str, Command]] = (
     ("ada", memory_requests.Contradict(memory="m-1", other="m-2", reason="fix what?")),
     ("bob", memory_requests.Contradict(memory="m-2", other="p-1")),
     ("bob", journal.Write(focus="the parser", next_steps=("fix TS2345",))),
+    ("ada", vault.Create(path="a.md", content="one\ntwo\n")),
+    ("ada", vault.Create(path="b/c.md", content="one\ntwo\n")),
 )
 
 
@@ -392,6 +414,12 @@ QUERIES: tuple[st.SearchStrategy[Any], ...] = (
     _built(kv.History, key=pairs, **_range),
     _built(kv.List, prefix=maybe | st.sampled_from(("", "b", "ü%", "%")), **_pages),
     _built(stream.Read, stream=things, **_range),
+    _built(vault.Read, path=places),
+    _built(vault.List, directory=maybe | st.sampled_from(("b", "b/", "memories/d", "x")), **_pages),
+    _built(vault.History, path=files, **_range),
+    _built(vault.Diff, path=files, start=maybe | st.integers(0, 30), end=maybe | st.integers(20, 60)),
+    _built(vault.Expand, text=st.sampled_from(("@[a.md] @[b/c.md]", "@[a.md]@[a.md]@[../x]", "none"))),
+    _built(tool.Show, path=notes | st.just("/memories"), view_range=maybe | st.sampled_from(((1, 2), (1, -1)))),
     _built(registry.ListPersonalities, **_pages),
     _built(memory_requests.Show, memory=entries),
     _built(memory_requests.List, state=st.sampled_from(("active", "any", "superseded")), author=maybe | who, **_pages),

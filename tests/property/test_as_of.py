@@ -38,6 +38,7 @@ from bus.domain import (
     stream,
     task_requests,
     tenant,
+    vault,
 )
 from bus.errors import BusError
 from bus.events import AGENT, ENTITY, MSG_ID, SCHEMA, TYPE, Event, Record, Unknown
@@ -154,6 +155,10 @@ commands = st.one_of(
     st.builds(kv.Merge, key=tasks, patch=st.just({"a": {"b": 1}})),
     st.builds(kv.Delete, key=tasks),
     st.builds(stream.Append, stream=tasks, data=text),
+    st.builds(vault.Write, path=tasks, content=text),
+    st.builds(vault.Write, path=tasks.map("d/{}".format), content=text),
+    st.builds(vault.Rename, path=tasks | st.just("d"), new_path=tasks | st.just("e")),
+    st.builds(vault.Delete, path=tasks | st.just("d")),
     st.builds(registry.RegisterModel, model=st.just("m1"), context_tokens=st.none() | st.just(1000)),
     st.builds(
         memory_requests.Write, content=text, subject=text, tags=labels, refs=st.lists(seqs, max_size=2).map(tuple)

@@ -37,7 +37,9 @@ from bus.domain import (
     reservation,
     stream,
     task_requests,
+    vault,
 )
+from bus.domain import vault_memories as tool
 from bus.errors import InvalidRequest, NotFound
 from bus.events import Event
 from bus.operation import CODEC, OPERATIONS
@@ -151,6 +153,8 @@ WHOLE: Sequence[Any] = (
     agent.Who(),
     reservation.Check(paths=tuple(COVERED)),
     directive.List(limit=1000),
+    vault.List(limit=1000),
+    tool.Show(path="/memories"),
     journal.Wake(),
     memory_requests.List(state="any", limit=1000),
     memory_requests.Search(text="i", limit=1000),
@@ -177,6 +181,8 @@ PAGED: Sequence[tuple[str, Any]] = (
     ("values", kv.List()),
     ("versions", kv.History(key="a", since=0)),
     ("items", stream.Read(stream="user:1", since=0)),
+    ("files", vault.List()),
+    ("versions", vault.History(path="a.md", since=0)),
 )
 
 

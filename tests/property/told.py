@@ -62,6 +62,7 @@ class Told:
             "memory": self.remembered.memory,
             "kv": self.stored.kv,
             "stream": self.stored.stream,
+            "vault": self.stored.vault,
             "intent": self._intent,
             "reservation": self._reservation,
         }
