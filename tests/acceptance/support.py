@@ -23,6 +23,7 @@ from typing import Any, NamedTuple
 import anyio
 import psutil
 from nats.aio.client import Client, RawCredentials
+from nats.errors import ConnectionClosedError
 
 from bus import config, lifecycle
 from bus import home as homes
@@ -201,21 +202,32 @@ class Rig:
     async def log(self, after: int = 0) -> list[Record]:
         """Every record of the log behind `after`, from the server itself."""
         records: list[Record] = []
+        deadline = time.monotonic() + 4 * WAIT_S
+        while not await self._read_on(records, after):
+            assert time.monotonic() < deadline, f"the log could not be read beyond {len(records)} records"
+        return records
+
+    async def _read_on(self, records: list[Record], after: int) -> bool:
+        """Add what follows, up to the end of the log. -> whether that was reached: a server closes the connection of a
+        test that gets no processor for seconds."""
         async with self.raw(self.home.keyring.daemon()) as (client, _):
             inbox = client.new_inbox()
             messages = await client.subscribe(inbox)
             while True:
                 start = (records[-1].seq if records else after) + 1
                 request = {"seq": start, "batch": BATCH, "next_by_subj": ">"}
-                await client.publish("$JS.API.DIRECT.GET.LOG", json.dumps(request).encode(), reply=inbox)
-                for _ in range(BATCH + 1):
-                    message = await messages.next_msg(timeout=WAIT_S)
-                    headers = dict(message.headers or {})
-                    if "Nats-Sequence" not in headers:
-                        break
-                    records.append(_record(headers, message.data))
+                try:
+                    await client.publish("$JS.API.DIRECT.GET.LOG", json.dumps(request).encode(), reply=inbox)
+                    for _ in range(BATCH + 1):
+                        message = await messages.next_msg(timeout=WAIT_S)
+                        headers = dict(message.headers or {})
+                        if "Nats-Sequence" not in headers:
+                            break
+                        records.append(_record(headers, message.data))
+                except ConnectionClosedError:
+                    return False
                 if headers.get("Status") == "404" or headers.get("Nats-Num-Pending") == "0":
-                    return records
+                    return True
 
     async def log_when(self, condition: Callable[[list[Record]], bool]) -> list[Record]:
         """The log as soon as `condition` is true of it."""
