@@ -95,12 +95,13 @@ class Quota(msgspec.Struct, frozen=True, kw_only=True):
 
 class Credentials(msgspec.Struct, frozen=True, kw_only=True):
     """One user: the text of its `.creds` file, its name at the broker, its public key, and the inbox it listens to.
-    `agents` are those it asks for besides itself (a projector's)."""
+    `account` is the public key of its tenant's account; `agents` are those a projector asks for."""
 
     name: str
     public: str
     text: str
     issued_s: int
+    account: str = ""
     agents: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
@@ -235,8 +236,7 @@ def read_credentials(text: str) -> Credentials:
     try:
         token = text.split(_BEGIN_JWT)[1].split(_END_JWT)[0].strip()
         claims = decode(token)
-        agents = _tagged(claims["nats"])
-        return Credentials(name=claims["name"], public=claims["sub"], text=text, issued_s=claims["iat"], agents=agents)
+        return _credentials(claims["name"], claims["sub"], text, claims["iat"], claims["nats"])
     except (AttributeError, IndexError, KeyError, TypeError, ValueError, msgspec.MsgspecError) as error:
         raise InvalidRequest(
             "these are not NATS user credentials",
@@ -319,12 +319,13 @@ def _user(name: str, claims: dict[str, Any], signing: KeyPair, now_s: int, ttl_s
     pair = new_pair("user")
     token = _encode(pair.public, name, claims, signing, now_s, None if ttl_s is None else now_s + ttl_s)
     text = f"{_BEGIN_JWT}\n{token}\n{_END_JWT}\n\n{_BEGIN_SEED}\n{pair.seed}\n{_END_SEED}\n"
-    return Credentials(name=name, public=pair.public, text=text, issued_s=now_s, agents=_tagged(claims))
+    return _credentials(name, pair.public, text, now_s, claims)
 
 
-def _tagged(claims: Mapping[str, Any]) -> tuple[str, ...]:
-    """The agents that a user asks for, by the tags of its JWT."""
-    return tuple(tag.removeprefix(_TAG) for tag in claims.get("tags", ()) if tag.startswith(_TAG))
+def _credentials(name: str, public: str, text: str, issued_s: int, claims: Mapping[str, Any]) -> Credentials:
+    agents = tuple(tag.removeprefix(_TAG) for tag in claims.get("tags", ()) if tag.startswith(_TAG))
+    account = claims.get("issuer_account", "")
+    return Credentials(name=name, public=public, text=text, issued_s=issued_s, account=account, agents=agents)
 
 
 def _encode(

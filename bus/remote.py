@@ -55,12 +55,13 @@ class Remote(msgspec.Struct, frozen=True, kw_only=True):
 class Following(msgspec.Struct, frozen=True, kw_only=True):
     """`run/projector.json`: how the projector was a moment ago, times in seconds since 1970 by the clock of its host.
 
-    `head` is the last event that the log is known to have. The tables contained everything that was stored at
-    `complete_s` (None: they never did).
+    `account` is the tenant's account at the bus, `head` the last event that the log is known to have. The tables
+    contained everything that was stored at `complete_s` (None: they never did).
     """
 
     pid: int
     url: str
+    account: str
     projector: str
     agents: tuple[str, ...]
     connected: bool

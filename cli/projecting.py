@@ -258,6 +258,7 @@ def state_of(opened: Home, followed: Remote) -> State:
     empty = Following(
         pid=0,
         url=followed.url,
+        account=followed.creds.account,
         projector=followed.creds.name,
         agents=followed.creds.agents,
         connected=False,

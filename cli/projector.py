@@ -169,7 +169,9 @@ class Projector:
     def _recall(self) -> None:
         """Know again when the tables were complete, by what was said before this process began."""
         said = remote.read_following(self.home)
-        if said is not None and said.complete_s is not None and said.position <= self.store.position:
+        if said is None or said.complete_s is None or said.account != self._followed.creds.account:
+            return
+        if said.position <= self.store.position:
             self._complete = True
             self.api.current_at(self.clock.monotonic_ns() - int((_now_s() - said.complete_s) * 1e9))
 
@@ -206,6 +208,7 @@ class Projector:
         said = Following(
             pid=os.getpid(),
             url=self._followed.url,
+            account=self._followed.creds.account,
             projector=self._followed.creds.name,
             agents=self._followed.creds.agents,
             connected=self.uplink.connected,

@@ -292,6 +292,35 @@ async def test_started_out_of_reach_it_knows_what_it_knew(rig: Rig, far: Far) ->
         assert [message.text for message in answer.messages] == ["known", "not known"]
 
 
+async def test_it_never_answers_for_one_bus_from_the_tables_of_another(rig: Rig, far: Far, tmp_path: Path) -> None:
+    await far.up()
+    async with rig.connect() as owner, far.connect() as nova:
+        posted = await owner.call(channel.Post(channel="work", text="of the first bus"))
+        await nova.call(channel.Read(channel="work", after=posted.seq))
+    await anyio.to_thread.run_sync(lifecycle.down, far.rig.home)
+    with running(tmp_path / "other") as other:
+        async with other.connect() as owner:
+            await owner.call(agent.Register(agent="nova"))
+            await owner.call(channel.Open(channel="work"))
+            await owner.call(channel.Post(channel="work", text="of the second bus"))
+        server = read_server(other.home)
+        assert server is not None
+        proxy = Proxy(server.url)
+        await proxy.start()
+        proxy.up = False
+        creds = other.home.keyring.projector("far", AGENTS)
+        remote.follow(far.rig.home.path, Remote(url=proxy.url, creds=creds))
+        await anyio.to_thread.run_sync(far.rig.up)
+        async with far.connect(timeout_s=QUICK_S) as nova:
+            await refused(nova.call(channel.Read(channel="work")), Unavailable, "no_responders")
+            proxy.up = True
+            answer = await nova.call(channel.Read(channel="work"), timeout_s=60)
+            assert [message.text for message in answer.messages] == ["of the second bus"]
+        assert await verified(far)
+        await anyio.to_thread.run_sync(far.rig.close)
+        await proxy.stop()
+
+
 # --- what is killed and frozen --------------------------------------------------------------------------------------
 
 

@@ -40,6 +40,7 @@ class TestCredentials:
         found = remote.read_credentials(near.keyring.creds / "_projector-far.creds")
         assert found == wanted.creds
         assert (found.role, found.agents) == ("projector", ("nova", "wren"))
+        assert found.account == near.file.account
 
     def test_others_are_refused_and_named(self, near: Home, tmp_path: Path) -> None:
         near.keyring.agent("nova")
@@ -115,6 +116,7 @@ def test_what_a_projector_said_is_read_or_is_nothing(tmp_path: Path, wanted: Rem
     said = Following(
         pid=1,
         url=URL,
+        account=wanted.creds.account,
         projector=wanted.creds.name,
         agents=wanted.creds.agents,
         connected=True,
