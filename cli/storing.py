@@ -82,14 +82,14 @@ def _difference(screen: Screen, answer: vault.Difference) -> None:
 
 
 def _expanded(screen: Screen, answer: vault.Expanded) -> None:
-    screen.block(answer.text)
+    screen.block(answer.text.removesuffix("\n"))
     for what, names in (("missing", answer.missing), ("not put into itself", answer.skipped)):
         if names:
             screen.note(f"{what}: {', '.join(names)}")
 
 
 def _tool_text(screen: Screen, answer: tool.Viewed | tool.Done) -> None:
-    screen.block(answer.text)
+    screen.block(answer.text.removesuffix("\n"))
 
 
 def _head(screen: Screen, row: Any) -> list[Part]:

@@ -12,6 +12,7 @@ import pytest
 from bus import Bus
 from bus.domain import kv, stream, vault
 from bus.domain import vault_memories as tool
+from bus.domain.vault_files import AT_ONCE, BYTES_AT_ONCE
 from bus.errors import BusError, InvalidRequest, NotFound, Refused
 from bus.events import BODY_BYTES
 from tests.acceptance.commands import Repo, shared_repo
@@ -180,6 +181,27 @@ async def test_contents_up_to_the_limit_go_through_and_larger_ones_are_refused_i
         await bus.call(kv.Set(key="big", value="x" * (BODY_BYTES - 20)))
         assert len((await bus.call(kv.Get(key="big"))).value) == BODY_BYTES - 20
         assert bus.seq == before + 1, "what was refused is in the log"
+
+
+async def test_the_largest_directory_that_may_be_renamed_is_renamed_as_one(rig: Rig) -> None:
+    content = "\n" * (BYTES_AT_ONCE // AT_ONCE)
+    async with rig.connect("atlas") as bus, rig.connect("nova") as other:
+        async with anyio.create_task_group() as writers:
+
+            async def write(first: int) -> None:
+                for number in range(first, AT_ONCE, 8):
+                    await bus.call(vault.Create(path=f"a/{number}.md", content=content))
+
+            for first in range(8):
+                writers.start_soon(write, first)
+        reply = await bus.call(vault.Rename(path="a", new_path="b/c"))
+        assert reply.files == AT_ONCE
+        for seq in (reply.seq - 1, reply.seq):
+            files = (await other.call(vault.List(limit=1000, as_of=seq, after=reply.seq))).files
+            assert len(files) == AT_ONCE - (seq < reply.seq)
+        assert (await other.call(vault.Read(path=f"b/c/{AT_ONCE - 1}.md"))).content == content
+    records = [record for record in await rig.log() if record.subject.split(".")[2] == "vault"]
+    assert len(records) == 3 * AT_ONCE
 
 
 def test_files_and_values_on_the_command_line(repo: Repo) -> None:

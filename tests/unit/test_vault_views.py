@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -124,14 +123,6 @@ def test_a_difference_can_be_applied(pairs: int, monkeypatch: pytest.MonkeyPatch
             assert applied(old, diff) == new
 
     check()
-
-
-@given(lines, lines)
-def test_a_difference_is_as_short_as_that_of_the_standard_library(old: list[str], new: list[str]) -> None:
-    ours = views.unified("a", (1, "\n".join([*old, ""])), (2, "\n".join([*new, ""]))).splitlines()
-    theirs = list(difflib.unified_diff(old, new, "a #1", "a #2", lineterm=""))
-    changed = [sum(line[0] in "+-" for line in text[2:]) for text in (ours, theirs)]
-    assert changed[0] <= changed[1]
 
 
 def test_even_large_texts_are_compared_in_no_time() -> None:
