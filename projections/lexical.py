@@ -22,7 +22,7 @@ WORD = 60
 """Longer runs of signs are no words: they are cut into their parts, and the parts to this length."""
 _CHUNK = re.compile(r"[^\s\"“”‘’«»<>(){}\[\],;!?|*=`´…]+")
 _PART = re.compile(r"[^\W_]+(?:['’][^\W\d_]+)*")
-_PIECE = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[0-9]+|[^\W\dA-Za-z_]+")
+_PIECE = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[0-9]+")
 _EDGES = "._-/\\:#@$%&+~'’^—–"
 _COMMON = """
 a an the i me my we us our ours you your yours he him his she her hers it its they them their theirs this that
@@ -77,7 +77,7 @@ def _part(part: str) -> list[str]:
     if "'" in part or "’" in part:
         word = part.replace("’", "'").casefold()
         return [] if word in _STOP else list(_plain(word.partition("'")[0]))
-    pieces = _PIECE.findall(part)
+    pieces = _PIECE.findall(part) if part.isascii() else ()
     if len(pieces) < 2:
         return list(_plain(part))
     found = [part.casefold()[:WORD]]

@@ -18,7 +18,7 @@ from __future__ import annotations
 from array import array
 from collections import Counter
 from collections.abc import Callable
-from datetime import date
+from datetime import date, datetime
 from hashlib import blake2b
 from typing import Any, NamedTuple
 
@@ -35,21 +35,31 @@ _FIRST = 1024
 
 
 class Wording(NamedTuple):
-    """What one event made a thing say. `ident` is the seq of its first event; `text` None: it says nothing any more."""
+    """What one event made a thing say. `ident` is the seq of its first event; `text`, by which it is found, is None
+    when it says nothing any more; `shown` is what people are shown of it."""
 
     seq: int
+    time: datetime
     kind: str
     ident: int
+    entity: str
     namespace: str
     audience: str | None
     thread: tuple[str, ...] | None
     """What it belongs to (None: it stands alone)."""
     author: str
     text: str | None
-    day: date
-    """When that was said; of a thing, the first one counts."""
+    shown: str = ""
     true_from: date | None = None
-    """When it began to be true, if that was said."""
+    """When it began to be true, if that was said. Otherwise it is of the day on which it was first said."""
+
+
+class Said(NamedTuple):
+    """What is kept of a wording, to be shown."""
+
+    seq: int
+    time: datetime
+    text: str
 
 
 class _Column:
@@ -90,6 +100,10 @@ class Index:
         self.kind, self.ident, self.group = _Column(np.int8), _Column(np.int64), _Column(np.int32)
         self.author, self.before, self.behind = _Column(np.int32), _Column(np.int32), _Column(np.int32)
         self.authors: dict[str, int] = {}
+        self.said: list[Said] = []
+        """By row."""
+        self.places: list[tuple[str, str]] = []
+        """By slot: the namespace and the key of its entity."""
         self._postings: dict[str, _Postings] = {}
         self._slots: dict[tuple[str, int], int] = {}
         self._days: dict[int, date] = {}
@@ -110,14 +124,14 @@ class Index:
             return
         if slot is None:
             slot = self._new(wording)
-        day = (wording.true_from or self._days.setdefault(slot, wording.day)).toordinal()
+        day = (wording.true_from or self._days.setdefault(slot, wording.time.date())).toordinal()
         said = blake2b(f"{day} {wording.text}".encode("utf-8", "replace"), digest_size=16).digest()
         known = self._open.get(slot)
         if known is not None and known[1] == said:
             return  # Something else about it changed.
         self._end(slot, wording.seq)
         self._open[slot] = (self.slot.size, said)
-        self._row(slot, wording.seq, wording.text, day)
+        self._row(slot, wording, words(wording.text), day)
 
     def _new(self, wording: Wording) -> int:
         slot = self._slots[(wording.kind, wording.ident)] = self.ident.size
@@ -132,15 +146,16 @@ class Index:
             self.behind.set(before, slot)
         self.kind.append(KINDS.index(wording.kind))
         self.ident.append(wording.ident)
+        self.places.append((wording.namespace, wording.entity))
         self.group.append(group)
         self.author.append(self.authors.setdefault(wording.author, len(self.authors)))
         self.before.append(before)
         self.behind.append(-1)
         return slot
 
-    def _row(self, slot: int, seq: int, text: str, day: int) -> None:
+    def _row(self, slot: int, wording: Wording, found: list[str], day: int) -> None:
         row = self.slot.size
-        counts = Counter(words(text))
+        counts = Counter(found)
         for word, count in counts.items():
             postings = self._postings.get(word)
             if postings is None:
@@ -148,7 +163,8 @@ class Index:
             postings.rows.append(row)
             postings.counts.append(count)
         self.slot.append(slot)
-        self.begins.append(seq)
+        self.said.append(Said(wording.seq, wording.time, wording.shown))
+        self.begins.append(wording.seq)
         self.ends.append(OPEN)
         self.length.append(counts.total())
         self.day.append(day)

@@ -89,14 +89,16 @@ def _messages(rows: Rows, within: str) -> Iterator[Wording]:
     for said, seq, time, namespace, family, conversation, agent, audience, text in rows(sql):
         yield Wording(
             seq=said,
+            time=time,
             kind="message",
             ident=seq,
+            entity=conversation,
             namespace=namespace,
             audience=audience,
             thread=(family, conversation),
             author=agent,
             text=f"{agent} {text}",
-            day=time.date(),
+            shown=text,
         )
 
 
@@ -109,20 +111,21 @@ def _memories(rows: Rows, after: int, upto: int) -> Iterator[Wording]:
     for kid, *tag in rows(sql):
         tags.setdefault(kid, []).append((tag[0], tag[1], tag[2]))
     sql = f"""
-        select kid, seq_from, m.namespace, author, subject, content, state, e.time, valid_from, m.audience
+        select kid, seq_from, m.namespace, memory, author, subject, content, state, e.time, valid_from, m.audience
         from memory m join event e on e.seq = seq_from where {began} and e.seq > {after} and e.seq <= {upto}"""
-    for kid, seq, namespace, author, subject, content, state, time, valid_from, audience in rows(sql):
+    for kid, seq, namespace, key, author, subject, content, state, time, valid_from, audience in rows(sql):
         tagged = [tag for tag, begins, ends in tags.get(kid, ()) if begins <= seq < ends]
         yield Wording(
             seq=seq,
+            time=time,
             kind="memory",
             ident=kid,
+            entity=key,
             namespace=namespace,
             audience=audience,
             thread=(subject,) if subject else None,
             author=author,
             text=" ".join((author, subject, content, *tagged)) if state == "active" else None,
-            day=time.date(),
             true_from=valid_from.date() if valid_from is not None else None,
         )
 
@@ -130,14 +133,17 @@ def _memories(rows: Rows, after: int, upto: int) -> Iterator[Wording]:
 def _entries(rows: Rows, within: str) -> Iterator[Wording]:
     sql = f"select seq, time, namespace, agent, focus, done, decisions, next_steps from journal_entry where {within}"
     for seq, time, namespace, agent, focus, *lists in rows(sql):
+        lines = [focus, *(line for part in lists for line in strings(part))]
         yield Wording(
             seq=seq,
+            time=time,
             kind="journal",
             ident=seq,
+            entity=agent,
             namespace=namespace,
             audience=None,
             thread=(agent,),
             author=agent,
-            text="\n".join((agent, focus, *(line for lines in lists for line in strings(lines)))),
-            day=time.date(),
+            text="\n".join((agent, *lines)),
+            shown="\n".join(filter(None, lines)),
         )

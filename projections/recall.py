@@ -27,12 +27,11 @@ from numpy.typing import NDArray
 
 from bus.subjects import SYSTEM
 from projections.lexical import names, spans, words
-from projections.lexical_index import KINDS, Flags, Index, Ints
+from projections.lexical_index import KINDS, Flags, Index, Ints, Said
 
 K1, B = 1.2, 0.75
 OWN, NEAR, WIDE = 2.0, 0.5, 1.0
 AUTHOR, TIME = 1.5, 1.4
-CHUNK = 64
 
 Floats = NDArray[np.float64]
 
@@ -42,13 +41,17 @@ class Found(NamedTuple):
 
     kind: str
     ident: int
+    place: tuple[str, str]
+    """The namespace and the key of its entity."""
+    author: str
+    said: Said
     score: float
     own: float
     near: float
     wide: float
-    author: float
+    by_author: float
     """What the score was multiplied by because of who said it."""
-    time: float
+    by_time: float
     """What the score was multiplied by because of when."""
 
 
@@ -82,16 +85,19 @@ class Ranking:
         self._author = self._named(question)
         self._time = self._then(question)
         self.score = (OWN * self._own + NEAR * self._near + WIDE * self._wide) * self._author * self._time
-        there = np.zeros(slots + 1, np.bool_)
-        there[index.slot.values[self._visible]] = True
-        self.score[~there] = 0.0
+        (rows,) = np.nonzero(self._visible)
+        self._row = np.full(slots + 1, -1)
+        """By slot: the row that is visible of it."""
+        self._row[index.slot.values[rows]] = rows
+        self.score[self._row < 0] = 0.0
+        self._names = list(index.authors)
 
-    def best(self, kinds: Sequence[str]) -> Iterator[list[Found]]:
-        """What fits, best first, in lists that get longer."""
+    def best(self, kinds: Sequence[str], first: int) -> Iterator[list[Found]]:
+        """What fits, best first, in lists that get longer; the first has so many, or more with the same score."""
         among = np.isin(self._index.kind.values, [KINDS.index(kind) for kind in kinds])
         (fitting,) = np.nonzero((self.score[:-1] > 0) & among)
         scores, idents = self.score[fitting], self._index.ident.values[fitting]
-        done, upto = 0, CHUNK
+        done, upto = 0, first
         while done < len(fitting):
             if upto < len(fitting):
                 # Those with the score of the last one have to be put in order with it.
@@ -118,12 +124,15 @@ class Ranking:
         return Found(
             kind=KINDS[index.kind.values[slot]],
             ident=int(index.ident.values[slot]),
+            place=index.places[slot],
+            author=self._names[index.author.values[slot]],
+            said=index.said[self._row[slot]],
             score=float(self.score[slot]),
             own=float(self._own[slot]),
             near=float(self._near[slot]),
             wide=float(self._wide[slot]),
-            author=float(self._author[slot]),
-            time=float(self._time[slot]),
+            by_author=float(self._author[slot]),
+            by_time=float(self._time[slot]),
         )
 
     # --- what is scored ----------------------------------------------------------------------------------------

@@ -120,8 +120,8 @@ class Why(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Hit(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Something that bears on the question. `seq` names the event that made it say so. `contradicts` names the
-    memories that it is said to contradict, unresolved."""
+    """Something that bears on the question. `seq` names the message, the entry of a journal, or the event that gave a
+    memory this wording. `contradicts` names the memories that it is said to contradict, unresolved."""
 
     seq: int
     kind: str

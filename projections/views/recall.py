@@ -1,7 +1,8 @@
 """Recall: what the ranking chose, read from the tables, with what does not fit left out.
 
 Rules:
-* What is ranked is read as of the reader's event and through the reader, so nothing is shown that it may not see.
+* What was said stands in the index, and only what the reader may see is looked at there; what is known of memories is
+  read through the reader.
 * Filters by what only memories have (subject, metadata, scope) leave only memories. What says the same as something
   better is left out.
 * Without `valid_at`, memories have to be true when the event that is read as of was stored: asked again as of that
@@ -22,11 +23,13 @@ from bus.domain.memory_requests import MemoryRow
 from bus.errors import InvalidRequest
 from bus.subjects import TENANT
 from projections.lexical_index import Index
-from projections.query import Reader, answers, sought, utc
+from projections.query import Reader, answers, utc
 from projections.recall import Found, Ranking
-from projections.views import journals, memory
-from projections.views.messages import shown_name, touched
+from projections.views import memory
+from projections.views.messages import shown_name
 
+SPARE = 2
+"""So many times as much is read at first as is asked for: some of it may not fit, or say the same."""
 TOKEN_BYTES = 4
 """A token has about so many bytes."""
 
@@ -70,7 +73,11 @@ class _Search:
             if len(hits) == request.k:
                 break
         return ask.Hits(
-            seq=self.reader.seq, time=self.time, hits=hits, words=list(self.ranking.words), texts=self.ranking.texts
+            seq=self.reader.seq,
+            time=self.time,
+            hits=hits,
+            words=list(self.ranking.words),
+            texts=self.ranking.texts,
         )
 
     def _explained(self, found: Found, hit: ask.Hit) -> ask.Hit:
@@ -83,7 +90,7 @@ class _Search:
         request = self.request
         only_memories = request.subject is not None or request.scope is not None or bool(request.where)
         kinds = [kind for kind in request.kinds or ask.KINDS if kind == "memory" or not only_memories]
-        for found in self.ranking.best(kinds):
+        for found in self.ranking.best(kinds, SPARE * request.k):
             read = self._read(found)
             for one in found:
                 hit = read.get((one.kind, one.ident))
@@ -94,96 +101,44 @@ class _Search:
         of: Mapping[str, dict[int, Found]] = {kind: {} for kind in ask.KINDS}
         for one in found:
             of[one.kind][one.ident] = one
-        hits = [*self._memories(of["memory"]), *self._messages(of["message"]), *self._entries(of["journal"])]
+        journals = ((seq, _hit(one, one.said.text)) for seq, one in of["journal"].items())
+        hits = [*self._memories(of["memory"]), *self._messages(of["message"]), *journals]
         return {(hit.kind, ident): hit for ident, hit in hits}
-
-    @staticmethod
-    def _why(found: Found) -> ask.Why:
-        return ask.Why(own=found.own, near=found.near, wide=found.wide, author=found.author, time=found.time)
 
     def _memories(self, found: Mapping[int, Found]) -> Iterator[tuple[int, ask.Hit]]:
         if not found:
             return
-        reader, moment = self.reader, self.request.valid_at or self.time
-        sql = f"select kid, namespace, memory from {reader.at('memory')} where kid in {sought(found)}"
-        rows = memory.whole(reader, self.request.namespace, reader.rows(sql))
-        fitting = [row for row in rows if _fits(row, self.request, moment)]
-        sql = f"select seq, time from {reader.at('event')} where seq in {sought(row.seq for row in fitting)}"
-        times = dict(reader.rows(sql)) if fitting else {}
-        for row in fitting:
-            one = found[row.written]
-            same = {name: getattr(row, name) for name in _SAME}
-            yield (
-                row.written,
-                ask.Hit(
-                    kind="memory",
-                    score=one.score,
-                    why=self._why(one),
-                    agent=row.author,
-                    text=row.content,
-                    time=utc(times[row.seq]),
-                    **same,
-                ),
-            )
+        moment = self.request.valid_at or self.time
+        rows = memory.whole(self.reader, self.request.namespace, [(kid, *one.place) for kid, one in found.items()])
+        for row in rows:
+            if _fits(row, self.request, moment):
+                hit = _hit(found[row.written], row.content)
+                yield row.written, replace(hit, **{name: getattr(row, name) for name in _SAME})
 
     def _messages(self, found: Mapping[int, Found]) -> Iterator[tuple[int, ask.Hit]]:
-        if not found:
-            return
-        reader = self.reader
-        sql = f"""
-            select seq, time, place, namespace, family, conversation, agent, text from {reader.at("message")}
-            where seq in {sought(found)}"""
-        said = reader.rows(sql)
-        places = {row[0]: row[2] for row in said}
-        edits = {
-            seq: text
-            for seq, _, text, place in touched(reader, places, "message, seq, edit, place")
-            if text is not None and place == places[seq]
-        }
-        for seq, time, _, namespace, family, conversation, agent, text in said:
-            name = shown_name(conversation, reader.agent)
-            yield (
-                seq,
-                ask.Hit(
-                    seq=seq,
-                    kind="message",
-                    score=found[seq].score,
-                    why=self._why(found[seq]),
-                    namespace=namespace,
-                    agent=agent,
-                    text=edits.get(seq, text),
-                    time=utc(time),
-                    channel=name if family == "channel" else None,
-                    dm=name if family == "dm" else None,
-                ),
-            )
+        for seq, one in found.items():
+            hit, (namespace, conversation) = replace(_hit(one, one.said.text), seq=seq), one.place
+            name = shown_name(conversation, self.reader.agent)
+            # What belongs to no namespace is a conversation of two.
+            yield seq, replace(hit, dm=name) if namespace == TENANT else replace(hit, channel=name)
 
-    def _entries(self, found: Mapping[int, Found]) -> Iterator[tuple[int, ask.Hit]]:
-        if not found:
-            return
-        sql = f"""
-            select namespace, {journals.COLUMNS} from {self.reader.at("journal_entry")}
-            where seq in {sought(found)}"""
-        for namespace, *row in self.reader.rows(sql):
-            entry = journals.entry(row)
-            lines = [entry.focus, *entry.done, *entry.decisions, *entry.next_steps]
-            yield (
-                entry.seq,
-                ask.Hit(
-                    seq=entry.seq,
-                    kind="journal",
-                    score=found[entry.seq].score,
-                    why=self._why(found[entry.seq]),
-                    namespace=namespace,
-                    agent=entry.agent,
-                    text="\n".join(filter(None, lines)),
-                    time=entry.time,
-                ),
-            )
+
+def _hit(found: Found, text: str) -> ask.Hit:
+    """What all kinds have in common."""
+    return ask.Hit(
+        seq=found.said.seq,
+        kind=found.kind,
+        score=found.score,
+        why=ask.Why(own=found.own, near=found.near, wide=found.wide, author=found.by_author, time=found.by_time),
+        namespace=found.place[0],
+        agent=found.author,
+        text=text,
+        time=utc(found.said.time),
+    )
 
 
 _SAME = (
-    *("seq", "namespace", "memory", "subject", "category", "scope", "tags", "metadata", "valid_from", "valid_to"),
+    *("memory", "subject", "category", "scope", "tags", "metadata", "valid_from", "valid_to"),
     *("trust_tier", "pinned", "contradicts"),
 )
 

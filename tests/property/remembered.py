@@ -38,6 +38,7 @@ class Remembered:
             self.entries[place] = blank | body
         known = self.entries[place]
         known["seq"] = event.seq
+        before = _wording(known)
         if verb == "appended":
             known["content"] += "\n" + body["text"]
         elif verb == "revised":
@@ -56,6 +57,13 @@ class Remembered:
             known["against"][body["other"]] = event.seq
         elif verb == "resolved":
             del known["against"][body["other"]]
+        if verb in ("written", "restored") or _wording(known) != before:
+            known["worded"] = event.seq
+
+
+def _wording(known: Mapping[str, Any]) -> Any:
+    """What an entry is found by."""
+    return known["content"], sorted(set(known["tags"])), known["valid_from"]
 
 
 def may_read(me: str, key: str) -> bool:
@@ -198,10 +206,10 @@ def _texts(told: Any, me: str, request: recall.Recall) -> Iterator[_Text]:
     for place, known in _here(told, me, request.namespace):
         row = _row(told, me, request.namespace, place)
         text = " ".join((row.author, row.subject, row.content, *row.tags))
-        same = ("seq", "namespace", "memory", "subject", "category", "scope", "tags", "metadata", "valid_from")
+        same = ("namespace", "memory", "subject", "category", "scope", "tags", "metadata", "valid_from")
         same += ("valid_to", "trust_tier", "pinned", "contradicts")
         hit = {name: getattr(row, name) for name in same} | {"agent": row.author, "text": row.content}
-        hit["time"] = told.time(row.seq)
+        hit |= {"seq": known["worded"], "time": told.time(known["worded"])}
         group = (place[0], me if "+" in place[1] else "")
         thread = ("memory", group, row.subject) if row.subject else ("memory", row.written)
         yield _Text("memory", row.written, row.author, thread, words(text) if known["state"] == "active" else None, hit)
