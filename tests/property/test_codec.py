@@ -50,12 +50,18 @@ def values(kind: inspect.Type, name: str) -> st.SearchStrategy[Any]:
         case inspect.IntType():
             low = -(1 << 31) if kind.ge is None else max(kind.ge, -9)
             return st.integers(low, max(low, 9)) | st.integers(low, 1 << 31)
+        case inspect.FloatType():
+            return st.floats(-1, 2, width=32)
         case inspect.DateTimeType():
             return INSTANTS
         case inspect.NoneType():
             return st.none()
         case inspect.RawType():
             return st.sampled_from((b"1", b"null", b'{"a": [1, "\\u00fc"]}')).map(msgspec.Raw)
+        case inspect.AnyType():
+            return st.sampled_from((None, 1, "ü", [True], {"a": 0.5}))
+        case inspect.DictType():
+            return st.dictionaries(values(kind.key_type, name), values(kind.value_type, name), max_size=2)
         case inspect.VarTupleType():
             return st.lists(values(kind.item_type, name), max_size=3).map(tuple)
         case inspect.UnionType():
