@@ -12,7 +12,7 @@ from bus.errors import InvalidRequest, NotFound
 from projections.query import Reader, answers
 from projections.views.versions import versions
 
-PAIRS_COMPARED = 1_000_000
+PAIRS_COMPARED = 250_000
 """Where the lines that differ make more pairs than so many, all of them are shown as removed and added: comparing them
 would take too long."""
 CONTEXT = 3
