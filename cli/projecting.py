@@ -12,7 +12,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import anyio
 import msgspec
@@ -40,6 +40,9 @@ from cli.groups import Group, make_group
 from cli.lifecycle import embedded
 from cli.render import Part, Screen, progress_bar, write_json
 
+if TYPE_CHECKING:
+    from bus.transport import Connection
+
 TEXT = """A host that follows a bus elsewhere: it answers its own agents' queries and forwards their commands.
 
 Where the bus runs, `bus projector invite` makes the credentials. On the other host, `bus projector run` follows; agents
@@ -51,6 +54,7 @@ VERBS = {
     "rebuild": "make the tables anew from the log, beside those that are read",
     "verify": "fold the raw log and compare it with the tables",
 }
+LOOK_S = 0.1
 LONG_S = 600.0
 """So long a rebuild or a proof may say nothing."""
 _HOST = Field(name="host", flags=(), metavar="HOST", help="a name for the other host", place=0, required=True)
@@ -348,13 +352,35 @@ async def _ask(common: Common, verb: str, kind: type[Any]) -> Any:
     settings = asking.settings_of(common)
     server = await anyio.to_thread.run_sync(partial(ensure_up, opened, timeout_s=settings.file.process.start_timeout_s))
     creds = opened.keyring.daemon()
-    messages = [(care_subject(verb), b"", None)]
+    asked = partial(_asked, verb=verb, kind=kind, silent_s=common.timeout_s or LONG_S)
     async with connect(server.url, creds=creds.text, name=f"projector {verb}", inbox=creds.inbox) as connection:
-        with progress_bar() as report:
-            async for message in connection.request_many(messages, common.timeout_s or LONG_S):
+        # The server is up before the projector is.
+        patient_until = anyio.current_time() + settings.file.process.start_timeout_s
+        while (answer := await asked(connection)) is None and anyio.current_time() < patient_until:  # noqa: ASYNC110
+            await anyio.sleep(LOOK_S)
+    if answer is not None:
+        return answer
+    raise Unavailable(
+        "the projector of this home does not answer",
+        code="no_responders",
+        entity=str(opened.path),
+        expected=f"a projector within {settings.file.process.start_timeout_s:g} s",
+        found="none",
+        hint="`bus projector status` shows it; its log is logs/daemon.log in the home",
+    )
+
+
+async def _asked(connection: Connection, verb: str, kind: type[Any], silent_s: float) -> Any:
+    """What it answers; None when there is none (yet)."""
+    with progress_bar() as report:
+        try:
+            async for message in connection.request_many([(care_subject(verb), b"", None)], silent_s):
                 progress = decode_progress(message.data)
                 if progress is None:
                     return decode_reply(kind, f"projector {verb}", message.data)
                 if report is not None:
                     report(progress)
-    raise Unavailable("no answer came", code="timeout", entity=str(opened.path))
+        except Unavailable as error:
+            if error.code != "no_responders":
+                raise
+    return None
