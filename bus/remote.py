@@ -24,6 +24,8 @@ from bus.home import REMOTE_FILE, Home
 CREDS = "_remote.creds"
 """No agent and no role has this name."""
 STATUS_FILE = "projector.json"
+ENDING = "ending"
+"""The code with which a projector that ends leaves to the next one what it was asked."""
 INVITE = "where the bus runs, `bus projector invite HOST AGENT ...` makes them"
 
 

@@ -381,6 +381,6 @@ async def _asked(connection: Connection, verb: str, kind: type[Any], silent_s: f
                 if report is not None:
                     report(progress)
         except Unavailable as error:
-            if error.code != "no_responders":
+            if error.code not in ("no_responders", remote.ENDING):
                 raise
     return None

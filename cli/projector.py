@@ -28,14 +28,14 @@ from bus import operation, remote
 from bus.clock import SystemClock
 from bus.config import Settings
 from bus.domain import agent, inbox, log, recall
-from bus.errors import BusError
+from bus.errors import BusError, Unavailable
 from bus.events import Event
 from bus.files import write_atomic
 from bus.home import Home
 from bus.log import Log
 from bus.model import Reply
 from bus.protocol import Progress, encode_answer, encode_progress
-from bus.remote import STATUS_FILE, Following, Remote
+from bus.remote import ENDING, STATUS_FILE, Following, Remote
 from bus.server import read_server
 from bus.subjects import CARE
 from bus.transport import Connection, connect
@@ -150,7 +150,7 @@ class Projector:
         for part in (self.worker.run, self.intake.run, self._watch, self._mention, self._answer_queries):
             self._parts.start_soon(part)
         self.intake.listen("do")
-        await self._connection.subscribe(CARE, self._care, queue=QUEUE)
+        care = await self._connection.subscribe(CARE, self._care, queue=QUEUE)
         async with anyio.create_task_group() as ends:
 
             async def told() -> None:
@@ -160,6 +160,7 @@ class Projector:
             ends.start_soon(told)
             await self._rebuilt.wait()
             ends.cancel_scope.cancel()
+        care.unsubscribe()
         for kind in ("do", "see"):
             self.intake.deafen(kind)
         with anyio.move_on_after(DRAIN_S):
@@ -245,6 +246,10 @@ class Projector:
             answer = await acts[verb](report)
         except Exception as error:
             answer = as_error(f"projector {verb}", error)
+        except BaseException:
+            with suppress(BusError):
+                self._connection.send(reply, encode_answer(_ending()))
+            raise
         with suppress(BusError):
             self._connection.send(reply, encode_answer(answer))
         if isinstance(answer, Reply):
@@ -262,6 +267,18 @@ class Projector:
 
         await rebuild(self.worker, self.uplink, progress)
         return Reply(seq=self.worker.position)
+
+
+def _ending() -> Unavailable:
+    return Unavailable(
+        "this projector is ending",
+        code=ENDING,
+        entity="the projector",
+        expected="one that goes on",
+        found="one that stops",
+        hint="Ask again in a moment",
+        retry_after_s=0.1,
+    )
 
 
 def _now_s() -> float:
