@@ -27,6 +27,7 @@ from bus.domain import (
     task_decisions,
     tenant,
     vault_decisions,
+    vector,
 )
 from bus.events import Codec
 from bus.model import Family, Operation, State
@@ -51,6 +52,8 @@ FAMILIES: tuple[Family, ...] = (
     kv.FAMILY,
     stream.FAMILY,
     vault_decisions.FAMILY,
+    vector.COLLECTION,
+    vector.FAMILY,
     log.FAMILY,
 )
 FAMILY_OF: Mapping[str, Family] = {family.name: family for family in FAMILIES}

@@ -93,6 +93,8 @@ EXAMPLES = {
     "memories.insert": 'bus memories insert /memories/plan.md 2 "* test it"',
     "memories.delete": "bus memories delete /memories/plan.md",
     "memories.rename": "bus memories rename /memories/plan.md /memories/done.md",
+    "vector.upsert": """bus vector upsert texts readme '[0.1, 0.7, -0.2]' --metadata '{"lang": "en"}'""",
+    "vector.query": """bus vector query texts '[0.2, 0.6, -0.1]' --k 3 --where '{"lang": "en"}'""",
     RUN: 'bus replay --as-of -10m --sql "select state, count(*) from task group by 1"',
     "log.list": "bus log --from 1 --to 20 --json",
 }

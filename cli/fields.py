@@ -145,7 +145,9 @@ def _shape(kind: msgs.Type, field: msgs.Field) -> tuple[Shape, msgs.Type]:
     if isinstance(kind, msgs.BoolType):
         return ("flag" if field.default is False else "switch"), kind
     if isinstance(kind, msgs.VarTupleType | msgs.ListType | msgs.FrozenSetType | msgs.SetType):
-        return "many", _plain(kind.item_type)[0]
+        item = _plain(kind.item_type)[0]
+        # A vector is one JSON array: nobody types hundreds of options, and -0.2 would look like one.
+        return ("one", kind) if isinstance(item, msgs.FloatType) else ("many", item)
     if isinstance(kind, msgs.DictType):
         return "pairs", kind
     return "one", kind

@@ -69,4 +69,4 @@ def word(value: Any) -> str:
 
 
 def is_empty(value: Any) -> bool:
-    return value is None or value in ("", [], (), {})
+    return value is None or value is msgspec.UNSET or value in ("", [], (), {})

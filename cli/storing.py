@@ -1,4 +1,4 @@
-"""How values, streams and files look to people."""
+"""How values, streams, files and vectors look to people."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from bus.domain import kv, stream, vault
+from bus.domain import kv, stream, vault, vector
 from bus.domain import vault_memories as tool
 from cli.plain import seq_part, show_table
 from cli.render import Cell, Part, Screen, size
@@ -92,6 +92,24 @@ def _tool_text(screen: Screen, answer: tool.Viewed | tool.Done) -> None:
     screen.block(answer.text.removesuffix("\n"))
 
 
+def _found(screen: Screen, answer: vector.Found) -> None:
+    rows: list[list[Cell]] = [
+        [(near.vector, "bold"), f"{near.score:.4f}", (f"#{near.seq}", "cyan"), _brief(near.metadata)]
+        for near in answer.found
+    ]
+    show_table(screen, ("vector", "score", "seq", "metadata"), rows)
+    screen.note(f"among {answer.among} vectors" if answer.among else "no vectors fit")
+
+
+def _collections(screen: Screen, answer: vector.CollectionList) -> None:
+    rows: list[list[Cell]] = [
+        [(row.collection, "bold"), str(row.vectors), str(row.dimension), row.metric] for row in answer.collections
+    ]
+    show_table(screen, ("collection", "vectors", "dimension", "metric"), rows)
+    if not rows:
+        screen.note("no collections")
+
+
 def _head(screen: Screen, row: Any) -> list[Part]:
     """Which event, when and by whom."""
     return [seq_part(row.seq), "  ", (screen.time(row.time), "dim"), "  ", (row.agent, "bold")]
@@ -114,4 +132,6 @@ RENDERERS: dict[type, Callable[[Screen, Any], None]] = {
     vault.Expanded: _expanded,
     tool.Viewed: _tool_text,
     tool.Done: _tool_text,
+    vector.Found: _found,
+    vector.CollectionList: _collections,
 }

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from typing import Any, NamedTuple, Protocol, TypeVar
@@ -21,6 +21,24 @@ from bus.model import Entry, Query, State
 from projections.lexical_index import Index
 
 Q = TypeVar("Q", bound=Query)
+
+
+class Near(NamedTuple):
+    """A vector that is valid: its key, the seq of its numbers, and its score; greater is nearer."""
+
+    kid: int
+    seq: int
+    score: float
+
+
+class Nearby(Protocol):
+    """The vectors of a collection."""
+
+    def nearest(
+        self, numbers: Sequence[float], k: int, seq: int, kids: Sequence[int] | None = None
+    ) -> tuple[list[Near], int]:
+        """The `k` nearest rows valid at `seq`, of these vectors if any are named; and how many there were."""
+        ...
 
 
 class Reader(Protocol):
@@ -51,6 +69,10 @@ class Reader(Protocol):
 
     def index(self) -> AbstractContextManager[Index]:
         """The words of everything, up to `seq` at least. Who holds them lets nobody else look meanwhile."""
+        ...
+
+    def collections(self) -> AbstractContextManager[Mapping[tuple[str, str], Nearby]]:
+        """The vectors of every (namespace, collection), up to `seq` at least, under the same condition."""
         ...
 
     def kid(self, table: str, namespace: str, key: str) -> int | None:

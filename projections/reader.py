@@ -23,9 +23,10 @@ from bus.errors import InvalidRequest, Refused
 from bus.model import Entry, State
 from bus.world import World
 from projections.batch import cleaned
+from projections.indexes import Indexes
 from projections.lexical_index import Index
-from projections.lexical_rows import Lexicon
 from projections.schema import AUDIENCE, OPEN, EntityTable, ItemTable, Schema, Table
+from projections.vectors import Collected
 
 FETCH_ROWS = 10_000
 STOP_AGAIN_S = 0.05
@@ -53,10 +54,10 @@ class Reader:
         seq: int,
         agent: str,
         now: datetime,
+        indexes: Indexes,
         *,
         sees_all: bool = False,
         world: World | None = None,
-        lexicon: Lexicon | None = None,
     ) -> None:
         self.schema = schema
         self.seq = seq
@@ -64,7 +65,7 @@ class Reader:
         self.now = now
         self.sees_all = sees_all
         self._world = world
-        self._lexicon = lexicon or Lexicon()
+        self._indexes = indexes
         self._cursor: Cursor | None = None
         self._lock = Lock()
         self._stopped = False
@@ -96,7 +97,12 @@ class Reader:
     def index(self) -> AbstractContextManager[Index]:
         """The words of everything, up to this reader's event at least, whoever may see them: what may be seen is asked
         of `may_see`. Who holds them lets nobody else look meanwhile."""
-        return self._lexicon.upto(self.seq, self.chunks)
+        return self._indexes.lexicon.upto(self.seq, self.chunks)
+
+    def collections(self) -> AbstractContextManager[Mapping[tuple[str, str], Collected]]:
+        """The vectors of every (namespace, collection), up to this reader's event at least. Who holds them lets nobody
+        else look meanwhile."""
+        return self._indexes.embeddings.upto(self.seq, self.chunks)
 
     def rows(self, sql: str, params: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         """All rows of a query."""

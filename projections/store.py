@@ -35,7 +35,7 @@ from bus.model import Family
 from bus.world import World
 from projections import loading
 from projections.batch import CHAIN_START, Batch, cleaned
-from projections.lexical_rows import Lexicon
+from projections.indexes import Indexes
 from projections.reader import FETCH_ROWS, Reader, Stopped, stopped
 from projections.schema import OPEN, FactView, ItemTable, Row, Schema
 from projections.views import events
@@ -77,7 +77,7 @@ class Store:
         self._con: Any = None
         self._appenders: dict[str, Any] = {}
         self._world: World | None = None
-        self._lexicon = Lexicon()
+        self._indexes = Indexes(path.parent)
         self._moved = anyio.Event()
         self._writing = anyio.CapacityLimiter(1)
         self._reading = anyio.CapacityLimiter(READERS)
@@ -307,7 +307,7 @@ class Store:
         A reading that is cancelled is interrupted."""
         if seq > self.position:
             raise Unavailable("the tables have not caught up", code="lagging", expected=f"#{seq}", retry_after_s=1.0)
-        reader = Reader(self.schema, seq, agent, now, sees_all=sees_all, world=self._world, lexicon=self._lexicon)
+        reader = Reader(self.schema, seq, agent, now, self._indexes, sees_all=sees_all, world=self._world)
         with anyio.move_on_after(timeout_s):
             try:
                 return await anyio.to_thread.run_sync(
@@ -341,9 +341,9 @@ class Store:
             reader.check()
 
     async def index(self) -> None:
-        """Take the next slice of what the tables contain into the words; wait for it, if there is none."""
-        await self.reached(self._lexicon.position + 1)
-        await anyio.to_thread.run_sync(self._lexicon.step, self.position, self.chunks)
+        """Take the next slice of what the tables contain into the indexes; wait for it, if there is none."""
+        await self.reached(self._indexes.position + (not self._indexes.growing))
+        await anyio.to_thread.run_sync(self._indexes.step, self.position, self.chunks)
 
     async def reached(self, seq: int) -> None:
         """Return when the tables contain event `seq`."""

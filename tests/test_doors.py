@@ -70,7 +70,12 @@ def _words(field: Field, value: Any) -> list[str]:
         return [flag]
     if isinstance(value, dict):
         return [word for key, one in value.items() for word in (flag, f"{key}={one}")]
-    return [word for one in (value if isinstance(value, list) else [value]) for word in (flag, _word(one))]
+    return [word for one in _each(field, value) for word in (flag, _word(one))]
+
+
+def _each(field: Field, value: Any) -> list[Any]:
+    """What is typed one after another: a vector is one word."""
+    return value if isinstance(value, list) and field.shape == "many" else [value]
 
 
 def _word(value: Any) -> str:
@@ -98,8 +103,7 @@ def test_every_field_is_an_option_of_the_command_line(operation: Operation, aske
 def test_what_is_required_is_an_argument_of_the_command_line(operation: Operation, asked: list[Request]) -> None:
     values = _samples(operation)
     required = [field for field in fields_of(operation) if field.required]
-    given_words = [values[field.name] for field in required]
-    words = [_word(one) for value in given_words for one in (value if isinstance(value, list) else [value])]
+    words = [_word(one) for field in required for one in _each(field, values[field.name])]
     assert main.main([operation.family, operation.verb.replace("_", "-"), *words]) == 0
     given = {field.name: values[field.name] for field in required}
     if operation.name == "log.list":

@@ -28,6 +28,7 @@ EXAMPLES: dict[str, Any] = {
     "agent": "nova",
     "authority": "auditor",
     "channel": "dev",
+    "collection": "texts",
     "content": "tests need a running server",
     "data": {"asked": "where the keys are"},
     "directive": "d-2m8q",
@@ -43,6 +44,7 @@ EXAMPLES: dict[str, Any] = {
     "memory": "m-4k7z",
     "message": 41,
     "model": "local-8b",
+    "numbers": [0.1, 0.7, -0.2],
     "other": "m-9c2d",
     "paths": ["src/auth/"],
     "personality": "reviewer",
@@ -64,6 +66,7 @@ EXAMPLES: dict[str, Any] = {
     "to": "nova",
     "upto": 57,
     "value": {"state": "red"},
+    "vector": "readme",
 }
 PARTICULAR: dict[str, dict[str, Any]] = {
     "bus.domain.vault_memories": {"path": "/memories/plan.md", "new_path": "/memories/done.md"},

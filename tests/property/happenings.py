@@ -39,6 +39,7 @@ from bus.domain import (
     task_requests,
     tenant,
     vault,
+    vector,
 )
 from bus.domain import vault_memories as tool
 from bus.domain.task import Task
@@ -85,6 +86,8 @@ places = files | st.sampled_from(("b", "b/d", "memories", "x"))
 notes = st.sampled_from(("/memories/n.md", "/memories/d/e/f.md", "/memories/.x", "/memories/d"))
 texts = st.sampled_from(("", "one\ntwo\n", "one", "ü @[a.md] @[x] @[b/c.md]", '{"a": {"b": 1}}', "one\ntwo\n3\n4\n5"))
 parts = st.sampled_from(("one", "two\n", "o", "\n"))
+sets, metrics = st.sampled_from(("v", "w")), st.sampled_from(("cosine", "dot", "euclidean"))
+points = st.sampled_from(((1.0, 0.5), (1.0, 0.5), (-2.0, 0.25), (0.0, 1.0), (3.0, 4.0), (1.0, 2.0, 3.0)))
 modes, leases = st.sampled_from(("exclusive", "exclusive", "shared")), st.sampled_from((1, 600, None))
 
 
@@ -174,6 +177,9 @@ COMMANDS: Mapping[str, st.SearchStrategy[Command]] = {
         _built(kv.Merge, key=pairs, patch=json, expires_in_s=ends),
         _built(kv.Delete, key=pairs),
         _built(stream.Append, stream=things, data=json),
+        _built(vector.Upsert, collection=sets, vector=pairs, numbers=points, metadata=data),
+        _built(vector.Upsert, collection=sets, vector=pairs, numbers=points, metadata=data, metric=metrics),
+        _built(vector.Delete, collection=sets, vector=pairs),
     ),
     "file": st.one_of(
         _built(vault.Create, path=files, content=texts),
@@ -420,6 +426,9 @@ QUERIES: tuple[st.SearchStrategy[Any], ...] = (
     _built(vault.Diff, path=files, start=maybe | st.integers(0, 30), end=maybe | st.integers(20, 60)),
     _built(vault.Expand, text=st.sampled_from(("@[a.md] @[b/c.md]", "@[a.md]@[a.md]@[../x]", "none"))),
     _built(tool.Show, path=notes | st.just("/memories"), view_range=maybe | st.sampled_from(((1, 2), (1, -1)))),
+    _built(vector.Nearest, collection=sets, numbers=points, k=st.integers(1, 4), where=data),
+    _built(vector.Show, collection=sets, vector=pairs),
+    _built(vector.Collections, **_pages),
     _built(registry.ListPersonalities, **_pages),
     _built(memory_requests.Show, memory=entries),
     _built(memory_requests.List, state=st.sampled_from(("active", "any", "superseded")), author=maybe | who, **_pages),
@@ -495,6 +504,7 @@ class Play:
             for one, other in (("bob", "ada"), ("c_d", "bob"), ("cxd", "c_d"), ("ada", "ada")):
                 await self._ask(one, dm.Post(to=other, text="fix"))
             await self._ask("ada", kv.Set(key="a", value={"a": 1}))
+            await self._ask("ada", vector.Upsert(collection="v", vector="a", numbers=(1.0, 0.5)))
             for author, request in _KNOWN:
                 await self._ask(author, request)
             for step in what:

@@ -39,6 +39,7 @@ from bus.domain import (
     task_requests,
     tenant,
     vault,
+    vector,
 )
 from bus.errors import BusError
 from bus.events import AGENT, ENTITY, MSG_ID, SCHEMA, TYPE, Event, Record, Unknown
@@ -159,6 +160,8 @@ commands = st.one_of(
     st.builds(vault.Write, path=tasks.map("d/{}".format), content=text),
     st.builds(vault.Rename, path=tasks | st.just("d"), new_path=tasks | st.just("e")),
     st.builds(vault.Delete, path=tasks | st.just("d")),
+    st.builds(vector.Upsert, collection=st.just("v"), vector=tasks, numbers=st.just((1.0, 2.0))),
+    st.builds(vector.Delete, collection=st.just("v"), vector=tasks),
     st.builds(registry.RegisterModel, model=st.just("m1"), context_tokens=st.none() | st.just(1000)),
     st.builds(
         memory_requests.Write, content=text, subject=text, tags=labels, refs=st.lists(seqs, max_size=2).map(tuple)

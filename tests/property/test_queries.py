@@ -38,6 +38,7 @@ from bus.domain import (
     stream,
     task_requests,
     vault,
+    vector,
 )
 from bus.domain import vault_memories as tool
 from bus.errors import InvalidRequest, NotFound
@@ -183,6 +184,7 @@ PAGED: Sequence[tuple[str, Any]] = (
     ("items", stream.Read(stream="user:1", since=0)),
     ("files", vault.List()),
     ("versions", vault.History(path="a.md", since=0)),
+    ("collections", vector.Collections()),
 )
 
 

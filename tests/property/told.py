@@ -16,6 +16,7 @@ from bus.events import Event, Unknown
 from tests.property.duties import Duties
 from tests.property.remembered import Remembered, may_read
 from tests.property.stored import Stored
+from tests.property.vectors import Vectors
 
 
 class Told:
@@ -37,6 +38,7 @@ class Told:
         self.duties = Duties(self._tell)
         self.remembered = Remembered()
         self.stored = Stored()
+        self.vectors = Vectors()
         for event in events:
             self._take(event)
 
@@ -63,6 +65,8 @@ class Told:
             "kv": self.stored.kv,
             "stream": self.stored.stream,
             "vault": self.stored.vault,
+            "collection": self.vectors.collection,
+            "vector": self.vectors.vector,
             "intent": self._intent,
             "reservation": self._reservation,
         }

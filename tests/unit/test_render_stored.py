@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bus.domain import kv, stream, vault
+from bus.domain import kv, stream, vault, vector
 from bus.domain import vault_memories as tool
 from tests.unit.test_render import HOSTILE, NOW, Terminal, shown
 
@@ -84,3 +84,21 @@ def test_people_are_told_when_there_is_nothing() -> None:
         (vault.Files(seq=9, time=NOW, files=[]), "no files"),
     ):
         assert text in shown(answer, None, Terminal())
+
+
+def test_vectors_are_shown_by_how_near_they_are() -> None:
+    rows = [vector.VectorRow(vector="readme", seq=7, score=0.97, metadata={"lang": "en"})]
+    text = shown(vector.Found(seq=9, time=NOW, found=rows, among=3))
+    assert text.splitlines() == ["VECTOR  SCORE   SEQ  METADATA", 'readme  0.9700  #7   {"lang":"en"}']
+    listed = [vector.CollectionRow(collection="texts", seq=6, dimension=3, metric="cosine", vectors=2)]
+    text = shown(vector.CollectionList(seq=9, time=NOW, collections=listed))
+    assert text.splitlines() == ["COLLECTION  VECTORS  DIMENSION  METRIC", "texts       2        3          cosine"]
+
+
+def test_what_has_no_form_of_its_own_is_shown_field_by_field() -> None:
+    answer = vector.VectorShown(
+        seq=9, time=NOW, collection="texts", vector="a", state="active", upserted=7, metadata={}, numbers=[0.5, -1.0]
+    )
+    assert shown(answer).splitlines() == [
+        "collection  texts", "vector  a", "state  active", "upserted  7", "numbers  [0.5,-1.0]",
+    ]  # fmt: skip

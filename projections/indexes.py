@@ -1,0 +1,32 @@
+"""What is kept in memory beside the tables, derived from them: words and vectors."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from projections.lexical_rows import Chunks, Lexicon
+from projections.vector_rows import Embeddings
+
+GRAPHS = "vectors"
+
+
+class Indexes:
+    """All indexes of one store. `directory` is where graphs of vectors are kept between runs."""
+
+    def __init__(self, directory: Path) -> None:
+        self.lexicon = Lexicon()
+        self.embeddings = Embeddings(directory / GRAPHS)
+        self.growing = False
+        """Whether there is more to be done without any news."""
+
+    @property
+    def position(self) -> int:
+        """The last event that all of them have taken in."""
+        return min(self.lexicon.position, self.embeddings.position)
+
+    def step(self, seq: int, chunks: Chunks) -> None:
+        """Take in some more of what the tables contain up to `seq`."""
+        self.lexicon.step(seq, chunks)
+        caught_up = self.embeddings.step(seq, chunks)
+        # A graph is grown when all its vectors are here, so that one in a file is found to fit.
+        self.growing = caught_up and self.embeddings.grow()
