@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from bus.domain.channel import Channel, ChannelJoined, ChannelOpened, ChannelPosted
+from bus.domain.memory import Memory, MemoryRetracted, MemoryWritten, sameness
 from bus.domain.task import Task, TaskAmended, TaskClaimed, TaskExpired, TaskOpened, TaskReleased, TaskRenewed
 from bus.events import Draft, Event, Fact, Unknown
 from bus.model import Entry, Family, State
@@ -207,6 +208,22 @@ def test_settled_order_is_that_of_the_stored_state(view: Speculation) -> None:
     assert not view.touched
     view.settled = False
     assert list(view.due(NOW + timedelta(seconds=60))) == [(Task, "default", "b")]
+
+
+def test_entities_are_found_by_their_rank_as_they_are_and_as_they_are_stored(view: Speculation) -> None:
+    one, two = ((sameness("shared", "atlas", "", text),) for text in ("one", "two"))
+    for seq, text in enumerate(("zero", "one", "three"), 1):
+        fold(view, draft(f"e{seq}", f"m-{seq}", MemoryWritten(content=text, scope="shared")), seq)
+    assert list(view.order(Memory, "default", one)) == ["m-2"]
+    assert not view.touched
+    view.propose(
+        [draft("e4", "m-4", MemoryWritten(content="two", scope="shared")), draft("e5", "m-2", MemoryRetracted())]
+    )
+    assert [list(view.order(Memory, "default", rank)) for rank in (one, two)] == [[], ["m-4"]]
+    assert view.touched
+    view.settled = True
+    assert [list(view.order(Memory, "default", rank)) for rank in (one, two)] == [["m-2"], []]
+    assert list(view.order(Memory, "lab", one)) == []
 
 
 # --- against a model ----------------------------------------------------------------------------------------------
