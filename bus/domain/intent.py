@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
+from heapq import nlargest
 from typing import Annotated, Any, ClassVar
 
 from msgspec import Meta, Struct
@@ -22,7 +23,7 @@ from msgspec.structs import replace
 
 from bus.domain.task import Seconds
 from bus.domain.task_claims import lease, stamp
-from bus.domain.wording import ALIKE, key_of, likeness, marks, may_be_alike
+from bus.domain.wording import ALIKE, at_most, key_of, likeness, marks
 from bus.errors import NotFound, Refused
 from bus.events import Event, Fact
 from bus.model import (
@@ -46,6 +47,8 @@ from bus.subjects import SYSTEM
 
 WARNINGS = 5
 """So many intents that are worded alike are named."""
+COMPARED = 20
+"""So many are compared letter by letter: those that seem to be the most alike."""
 
 
 class IntentDeclared(Fact, frozen=True, kw_only=True):
@@ -289,14 +292,21 @@ def decide_withdraw(view: View, request: Withdraw, ctx: Context) -> Decision:
 
 def near(view: View, namespace: str, key: str, text: str) -> list[Near]:
     """The other intents of the namespace that are worded alike, the most alike first."""
-    found = []
-    my_key, my_text = marks(key), marks(text)
+    my_key, my_text, is_path = marks(key), marks(text), "/" in key
+    candidates = []
     for other in view.order(Intent, namespace):
         intent = view.get(Intent, namespace, other)
         if intent is None or intent.expires is None or other == key:
             continue
-        if not (may_be_alike(my_key, marks(other)) or may_be_alike(my_text, marks(intent.text))):
-            continue
+        by_key = 0.0 if is_path and "/" in other else at_most(my_key, marks(other))
+        share = max(by_key, at_most(my_text, marks(intent.text)))
+        if share >= ALIKE:
+            candidates.append((share, -intent.declared, other))
+    found = []
+    for _, _, other in nlargest(COMPARED, candidates):
+        intent = view.get(Intent, namespace, other)
+        assert intent is not None
+        assert intent.expires is not None
         share = max(_keys_alike(key, other), likeness(text, intent.text))
         if share >= ALIKE:
             found.append(

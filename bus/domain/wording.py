@@ -96,7 +96,7 @@ def marks(text: str) -> Marks:
     return Marks(bits, len(found) - bits.bit_count(), len(found))
 
 
-def may_be_alike(one: Marks, other: Marks) -> bool:
-    """Whether two texts with these marks can be ALIKE at all. What it lets through is to be compared."""
+def at_most(one: Marks, other: Marks) -> float:
+    """How alike two texts with these marks can be: never less than they are."""
     most = (one.bits & other.bits).bit_count() + one.hidden
-    return most > 0 and 2 * most / (one.number + other.number) >= ALIKE
+    return 2 * most / (one.number + other.number) if most else 0.0
