@@ -113,4 +113,6 @@ def broken(subject: str) -> Unavailable:
 
 def _expire(waiting: Waiting, timeout_s: float) -> None:
     expected = f"within {timeout_s:g} s"
-    waiting.fail(Unavailable("no answer", code="timeout", entity=waiting.subject, expected=expected, sent=True))
+    hint = "`bus status` shows what runs; asking again with the same request has no second effect"
+    error = Unavailable("no answer", code="timeout", entity=waiting.subject, expected=expected, hint=hint, sent=True)
+    waiting.fail(error)

@@ -64,10 +64,11 @@ async def test_a_task_from_a_message_to_its_end(rig: Rig) -> None:
         await atlas.call(channel.Open(channel="work"))
         asked = await atlas.call(channel.Post(channel="work", text="fix the door\nit squeaks"))
         base = await atlas.call(task.Open(task="base", title="get oil", priority=1))
-        door = await atlas.call(task.Open(task="door", from_message=asked.seq, needs=("base",), priority=9))
+        door = await atlas.call(task.Open(from_message=asked.seq, needs=("base",), priority=9))
         assert (base.state, door.state) == ("open", "open")
+        name = door.task
         with pytest.raises(Refused, match="blocked") as blocked:
-            await nova.call(task.Claim(task="door", after=atlas.seq))
+            await nova.call(task.Claim(task=name, after=atlas.seq))
         assert blocked.value.details["needs"] == ["base"]
         got = await nova.call(task.Next(lease_s=60))
         assert got.task == "base"
@@ -76,17 +77,17 @@ async def test_a_task_from_a_message_to_its_end(rig: Rig) -> None:
         assert held.value.details["fence"] == got.fence
         await nova.call(task.Complete(task="base", result="bought", fence=got.fence))
         got = await nova.call(task.Next(lease_s=60))
-        assert (got.task, got.title) == ("door", "fix the door")
-        await nova.call(task.Handoff(task="door", to="atlas", notes="I am out"))
+        assert (got.task, got.title) == (name, "fix the door")
+        await nova.call(task.Handoff(task=name, to="atlas", notes="I am out"))
         offers = (await atlas.call(inbox.Peek(after=nova.seq))).items
-        assert [item.task for item in offers if "notice" in item.reasons] == ["door"]
-        taken = await atlas.call(task.Accept(task="door"))
+        assert [item.task for item in offers if "notice" in item.reasons] == [name]
+        taken = await atlas.call(task.Accept(task=name))
         with pytest.raises(Refused, match="no longer holds"):
-            await nova.call(channel.Post(channel="work", text="late", fence=f"door:{got.fence}", after=taken.seq))
-        await atlas.call(channel.Post(channel="work", text="on it", fence=f"door:{taken.fence}"))
-        await atlas.call(task.Fail(task="door", reason="no door", retry=True))
-        await atlas.call(task.Cancel(task="door"))
-        shown = await nova.call(task.Show(task="door", after=atlas.seq))
+            await nova.call(channel.Post(channel="work", text="late", fence=f"{name}:{got.fence}", after=taken.seq))
+        await atlas.call(channel.Post(channel="work", text="on it", fence=f"{name}:{taken.fence}"))
+        await atlas.call(task.Fail(task=name, reason="no door", retry=True))
+        await atlas.call(task.Cancel(task=name))
+        shown = await nova.call(task.Show(task=name, after=atlas.seq))
         history = ["task.opened", "needs.linked", "task.claimed", "task.offered", "task.handed_off", "task.failed"]
         assert [event.type for event in shown.history] == [*history, "task.cancelled"]
         assert (shown.task.state, shown.task.attempts, shown.task.needs) == ("cancelled", 2, ["base"])
