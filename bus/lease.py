@@ -68,7 +68,7 @@ class LeaderLease:
         self._seen, self._seen_ns = -1, 0
         self._holder: _Holder | None = None
         self.unanswered = 0
-        """How many attempts in a row the server has taken and not answered."""
+        """How many attempts in a row the server has taken without storing them."""
 
     def valid(self) -> bool:
         """Whether this member may act as the leader now."""
@@ -101,7 +101,7 @@ class LeaderLease:
                 self.unanswered = 0
         except Unavailable as error:
             self._revision = None  # What is there now is unknown, so the next attempt looks first.
-            self.unanswered += error.code == "timeout"
+            self.unanswered += error.code in ("timeout", "refused")
             _log.debug("no answer about the lease", error=error.code)
         return self.valid()
 

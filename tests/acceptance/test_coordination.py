@@ -133,7 +133,8 @@ async def no_path_had_two(rig: Rig, counts: Counter[str], number: int) -> None:
     assert wrong == []
     ends = Counter(holding.ended_by for holding in holdings.all.values())
     print(f"{len(holdings.all)} reservations of {number} globs, {dict(counts)}, {dict(ends)}, most {holdings.most}")
-    assert counts["reservation.reserve"] == len(holdings.all)
+    # Whoever reserves what it holds already (the rest of what it gave back in part, say) is told of that one again.
+    assert counts["reservation.reserve"] >= len(holdings.all)
     assert counts["reserved"] > len(holdings.all) / 2
     assert ends["reservation.expired"] > 0
     assert ends["reservation.released"] > 0
