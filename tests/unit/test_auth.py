@@ -57,7 +57,7 @@ class TestKeys:
         assert KEYS.operator.seed not in repr(KEYS)
         assert mint().text not in repr(mint())
 
-    @pytest.mark.parametrize("seed", ["", "S", "SUAAAA", "x" * 58, KEYS.account.public])
+    @pytest.mark.parametrize("seed", ["", "S", "SUAAAA", "x" * 58, pytest.param(KEYS.account.public, id="public")])
     def test_a_damaged_seed_is_refused(self, seed: str) -> None:
         with pytest.raises(InvalidRequest, match="damaged"):
             auth.pair_of(seed)
