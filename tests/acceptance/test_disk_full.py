@@ -19,7 +19,7 @@ from bus.errors import BusError, Refused, Unavailable
 from tests.acceptance.support import running
 
 MEGABYTE = 1_000_000
-PATIENCE_S = 90.0
+PATIENCE_S = 180.0
 TOO_MUCH = "there is no room for this" * 4_000
 
 
