@@ -311,11 +311,14 @@ def main() -> None:
     arguments = serving.arguments("Serve one tenant of a bus (started by `bus up`).")
     arguments.add_argument("--force-lead", action="store_true", help="lead without the lease (for tests only)")
     asked = arguments.parse_args()
+    is_stuck = False
     try:
         serving.run(serve, asked.home, asked.url, asked.force_lead)
     except* ServerStuck:
-        logger.error("the server answers and does not store")  # noqa: TRY400 - the stack would say no more
-        raise SystemExit(SERVER_STUCK) from None
+        is_stuck = True
+    if is_stuck:  # What is raised inside `except*` comes in a group, which has no exit status.
+        logger.error("the server answers and does not store")
+        raise SystemExit(SERVER_STUCK)
 
 
 if __name__ == "__main__":
