@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import shutil
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -69,6 +70,13 @@ def wait_until(condition: Callable[[], Any], timeout_s: float = WAIT_S) -> None:
     while not condition():
         assert time.monotonic() < deadline, "waited too long"
         time.sleep(0.02)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _interruptible() -> None:
+    """Commands are interrupted in tests. Whoever runs the tests in the background of a script lets processes ignore
+    that, and they would hand it on."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture
