@@ -13,7 +13,6 @@ Rules:
 
 from __future__ import annotations
 
-import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from functools import partial
@@ -22,7 +21,6 @@ from typing import Any
 
 import anyio
 import anyio.to_thread
-import structlog
 from msgspec.structs import replace
 
 from bus import config, remote
@@ -36,13 +34,6 @@ from bus.operation import OPERATION_OF, OPERATIONS
 from bus.protocol import PROGRESS_HEADER, REQUEST_HEADER, Progress, decode_answer, decode_progress, encode_request
 from bus.subjects import ask_subject, check_name, inbox_prefix
 from bus.transport import Connection, connect
-
-if not structlog.is_configured():
-    # Its own default is to print everything to standard output, which belongs to the program that uses this.
-    structlog.configure(
-        wrapper_class=structlog.make_filtering_bound_logger("warning"),
-        logger_factory=lambda *names: structlog.PrintLogger(sys.stderr),
-    )
 
 TRY_S = {"do": 1.0, "see": 3.0}
 """A request that got no answer for so long is asked again, because whoever took it may be frozen. A command that is

@@ -21,7 +21,6 @@ from typing import Any
 
 import anyio
 import msgspec
-import structlog
 from nats.aio.client import Client, RawCredentials
 from nats.aio.transport import TcpTransport
 from nats.errors import ConnectionClosedError, ProtocolError
@@ -29,6 +28,7 @@ from nats.errors import Error as NatsError
 
 from bus.clock import RandomIds
 from bus.errors import BusError, InvalidRequest, NotAllowed, Unavailable
+from bus.late import Logger
 from bus.replies import Replies, answered, broken
 from bus.wire import Message, Parser, publish_command
 
@@ -39,7 +39,7 @@ BACKLOG_BYTES = 4 << 20
 """`publish` waits while more than this is sent but not yet taken by the kernel."""
 REQUEST_S = 5.0
 _DENIED = re.compile(r"Permissions Violation for (Publish|Subscription)(?: with Reply of| to) \"([^\"]*)\"", re.I)
-_log = structlog.get_logger(__name__)
+_log = Logger(__name__)
 
 
 class Counters(msgspec.Struct):
