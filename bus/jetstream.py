@@ -160,6 +160,7 @@ class JetStreamLog:
                     ack = _ack(reply)
                     if ack.error is not None or ack.duplicate:
                         await self._settle(ack, drafts[done : done + 1], known, in_doubt=False)
+                    self.unanswered = 0
                     known[drafts[done].subject] = ack.seq
                     done += 1
                     yield ack.seq

@@ -40,6 +40,14 @@ async def test_each_names_the_one_it_follows_and_the_first_of_a_bucket_what_it_e
     assert expectations == ["0", "0", None]
 
 
+async def test_what_is_stored_ends_the_row_of_unanswered_attempts(fresh: Any, notes: Any) -> None:
+    log = JetStreamLog(await fresh(), notes.codec)
+    log.unanswered = 2
+    drafts = [notes.draft(1), notes.draft(2)]
+    await each(log, drafts, notes.expected(drafts), [])
+    assert log.unanswered == 0
+
+
 @pytest.mark.parametrize("lost", ["answers", "requests"])
 @pytest.mark.parametrize("rival", [False, True])
 async def test_a_connection_that_breaks_in_the_middle_loses_and_repeats_nothing(
