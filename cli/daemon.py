@@ -66,10 +66,6 @@ STUCK_APPENDS, STUCK_RENEWALS = 3, 12
 STATUS_FILE = "daemon.json"
 
 
-class ServerStuck(Exception):
-    """The server answers and does not store."""
-
-
 class Daemon:
     """One daemon of one tenant, on a connection that is open."""
 
@@ -235,7 +231,7 @@ class Daemon:
             try:
                 await self._head()
                 if self.log.unanswered >= STUCK_APPENDS or self.lease.unanswered >= STUCK_RENEWALS:
-                    raise ServerStuck
+                    raise serving.Ended("the server answers and does not store", SERVER_STUCK)
                 if self._may_lead():
                     await self._seal()
             except BusError as error:
@@ -311,14 +307,7 @@ def main() -> None:
     arguments = serving.arguments("Serve one tenant of a bus (started by `bus up`).")
     arguments.add_argument("--force-lead", action="store_true", help="lead without the lease (for tests only)")
     asked = arguments.parse_args()
-    is_stuck = False
-    try:
-        serving.run(serve, asked.home, asked.url, asked.force_lead)
-    except* ServerStuck:
-        is_stuck = True
-    if is_stuck:  # What is raised inside `except*` comes in a group, which has no exit status.
-        logger.error("the server answers and does not store")
-        raise SystemExit(SERVER_STUCK)
+    serving.run(serve, asked.home, asked.url, asked.force_lead)
 
 
 if __name__ == "__main__":

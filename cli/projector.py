@@ -70,10 +70,6 @@ HEARD_SHARE = 0.25
 Report = Callable[[Progress], None]
 
 
-class OtherLog(Exception):
-    """The tables were made from another log."""
-
-
 class Provenance:
     """Looks whether tables were made from the log that is in reach. Until the world is loaded from them, those that
     were not are set aside; after that the process has to begin anew."""
@@ -87,7 +83,7 @@ class Provenance:
         async with self._lock:
             why = await loading.mismatch(self._store.chunks, self._store.position, log_)
             if why and self._loaded:
-                raise OtherLog(why)
+                raise serving.Ended(f"the tables are of another log: {why}")
             if why:
                 await anyio.to_thread.run_sync(self._store.restart, why)
 
@@ -310,11 +306,7 @@ def main() -> None:
     """`python -m cli.projector --home H`: run by the supervisor."""
     arguments = serving.arguments("Serve a home that follows a bus elsewhere (started by `bus projector run`).")
     asked = arguments.parse_args()
-    try:
-        serving.run(serve, asked.home, asked.url)
-    except* OtherLog as found:
-        logger.error("the tables are of another log", why=str(found.exceptions[0]))  # noqa: TRY400 - no defect
-        raise SystemExit(1) from None
+    serving.run(serve, asked.home, asked.url)
 
 
 if __name__ == "__main__":

@@ -32,6 +32,16 @@ from projections.store import Store
 logger = structlog.get_logger(__name__)
 
 STANDBYS = 8
+
+
+class Ended(Exception):
+    """The process cannot go on: why, and with which status it ends."""
+
+    def __init__(self, why: str, status: int = 1) -> None:
+        super().__init__(why)
+        self.status = status
+
+
 SCRATCH = "scratch"
 """Beside the tables, which are this process's alone."""
 
@@ -112,7 +122,8 @@ def arguments(description: str) -> argparse.ArgumentParser:
 
 
 def run(serve: Callable[..., Awaitable[None]], path: Path, *options: Any) -> None:
-    """Run `serve(home, settings, *options)` to its end; what it says goes to the supervisor."""
+    """Run `serve(home, settings, *options)` to its end; what it says goes to the supervisor. When it raises Ended, the
+    process ends so."""
     opened_home: Home = open_home(path)
     settings: Settings = config.load(home=path)
     structlog.configure(
@@ -125,4 +136,19 @@ def run(serve: Callable[..., Awaitable[None]], path: Path, *options: Any) -> Non
         wrapper_class=structlog.make_filtering_bound_logger(settings.file.log_level),
         logger_factory=structlog.PrintLoggerFactory(cast("TextIO", _Words())),
     )
-    anyio.run(serve, opened_home, settings, *options, backend_options={"use_uvloop": True})
+    ended: list[BaseException] = []
+    try:
+        anyio.run(serve, opened_home, settings, *options, backend_options={"use_uvloop": True})
+    except* Ended as group:
+        ended += _leaves(group)
+    for one in ended:  # Not in there: what is raised inside `except*` comes in a group, which has no status.
+        assert isinstance(one, Ended)
+        logger.error("this process ends", why=str(one))
+        raise SystemExit(one.status)
+
+
+def _leaves(error: BaseException) -> list[BaseException]:
+    """The errors in a group, and in the groups in it."""
+    if isinstance(error, BaseExceptionGroup):
+        return [leaf for part in error.exceptions for leaf in _leaves(part)]
+    return [error]
