@@ -25,13 +25,13 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from projections.columns import Column
 from projections.lexical import words
 from projections.schema import OPEN
 
 Ints = NDArray[np.int64]
 Flags = NDArray[np.bool_]
 KINDS = ("memory", "message", "journal")
-_FIRST = 1024
 
 
 class Wording(NamedTuple):
@@ -62,27 +62,6 @@ class Said(NamedTuple):
     text: str
 
 
-class _Column:
-    """A growing array of integers."""
-
-    def __init__(self, kind: Any) -> None:
-        self._all = np.zeros(_FIRST, kind)
-        self.size = 0
-
-    def append(self, value: int) -> None:
-        if self.size == len(self._all):
-            self._all = np.concatenate((self._all, np.zeros_like(self._all)))
-        self._all[self.size] = value
-        self.size += 1
-
-    def set(self, place: int, value: int) -> None:
-        self._all[place] = value
-
-    @property
-    def values(self) -> NDArray[Any]:
-        return self._all[: self.size]
-
-
 class _Postings(NamedTuple):
     """In which rows a word occurs, and how often."""
 
@@ -95,10 +74,10 @@ class Index:
 
     def __init__(self) -> None:
         self.position = 0
-        self.slot, self.begins, self.ends = _Column(np.int32), _Column(np.int64), _Column(np.int64)
-        self.length, self.day = _Column(np.int64), _Column(np.int32)
-        self.kind, self.ident, self.group = _Column(np.int8), _Column(np.int64), _Column(np.int32)
-        self.author, self.before, self.behind = _Column(np.int32), _Column(np.int32), _Column(np.int32)
+        self.slot, self.begins, self.ends = Column(np.int32), Column(np.int64), Column(np.int64)
+        self.length, self.day = Column(np.int64), Column(np.int32)
+        self.kind, self.ident, self.group = Column(np.int8), Column(np.int64), Column(np.int32)
+        self.author, self.before, self.behind = Column(np.int32), Column(np.int32), Column(np.int32)
         self.authors: dict[str, int] = {}
         self.said: list[Said] = []
         """By row."""

@@ -22,6 +22,8 @@ from projections.lexical_index import Index
 
 Q = TypeVar("Q", bound=Query)
 
+_canonical = msgspec.json.Encoder(order="sorted").encode
+
 
 class Near(NamedTuple):
     """A vector that is valid: its key, the seq of its numbers, and its score; greater is nearer."""
@@ -145,6 +147,11 @@ def sought(seqs: Iterable[int]) -> str:
     """The same for reading wide rows: joined, the database reads their other columns only where the list finds some.
     (For a list of constants it reads every column of many rows; over few columns that is quicker.)"""
     return f"(select unnest([{', '.join(map(str, seqs))}]::bigint[]))"
+
+
+def has_values(metadata: Mapping[str, Any], where: Mapping[str, Any]) -> bool:
+    """Whether metadata has these values, compared as JSON: to Python, true is 1."""
+    return all(name in metadata and _canonical(metadata[name]) == _canonical(value) for name, value in where.items())
 
 
 def escaped(text: str) -> str:

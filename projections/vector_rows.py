@@ -16,7 +16,8 @@ from typing import Any
 
 import msgspec
 
-from bus.domain.vector import VectorUpserted
+from bus.domain.vector import Collection, VectorUpserted, check_numbers
+from bus.errors import InvalidRequest
 from projections.vectors import Collected, file_of
 
 SLICE = 2_000
@@ -74,13 +75,16 @@ class Embeddings:
                 known.put(kid, seq, None)
             elif upserted == seq:
                 numbers = _upserted(data).numbers
-                # What an administrator wrote may have any length; it is near nothing.
-                known.put(kid, seq, numbers if fits(numbers, known) else None)
+                known.put(kid, seq, numbers if _comparable(numbers, collection, known) else None)
 
 
-def fits(numbers: Sequence[float], collected: Collected) -> bool:
-    """Whether these numbers can be compared with those of the collection."""
-    return len(numbers) == collected.dimension and (any(numbers) or collected.metric != "cosine")
+def _comparable(numbers: tuple[float, ...], collection: str, known: Collected) -> bool:
+    """Whether these numbers may be in the collection: in the log stands what an administrator wrote, too."""
+    try:
+        check_numbers(numbers, collection, Collection(dimension=known.dimension, metric=known.metric))
+    except InvalidRequest:
+        return False
+    return True
 
 
 def _rows(chunks: Chunks, after: int, upto: int) -> list[Sequence[Any]]:

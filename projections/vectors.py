@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from usearch.index import Index as Graph
 
 from bus.files import write_atomic
+from projections.columns import Column
 from projections.query import Near
 from projections.schema import OPEN
 
@@ -39,7 +40,6 @@ MORE, MOST = 4, 256
 """The graph is asked for so many times the wanted number first, and at most."""
 CLOSE = 1e-5
 """Scores of 32 bits that differ by less may be in any order in 64."""
-_FIRST = 256
 _METRICS = {"cosine": "ip", "dot": "ip", "euclidean": "l2sq"}
 
 logger = structlog.get_logger(__name__)
@@ -61,10 +61,8 @@ class Collected:
     def __init__(self, dimension: int, metric: str) -> None:
         self.dimension = dimension
         self.metric = metric
-        self.size = 0
-        self._matrix: Floats = np.zeros((_FIRST, dimension), np.float32)
-        self._rows: Ints = np.zeros((3, _FIRST), np.int64)
-        """kid, first seq, seq of the end."""
+        self._matrix = Column(np.float32, dimension)
+        self._kids, self._begins, self._ends = Column(np.int64), Column(np.int64), Column(np.int64)
         self._open: dict[int, int] = {}
         """By kid: its row that is valid now."""
         self._graph: Graph | None = None
@@ -75,16 +73,16 @@ class Collected:
     def put(self, kid: int, seq: int, numbers: Sequence[float] | None) -> None:
         """A vector has these numbers from event `seq` on, or (None) is not there any more."""
         if (row := self._open.pop(kid, None)) is not None:
-            self._rows[2, row] = seq
-        if numbers is None:
-            return
-        if self.size == len(self._matrix):
-            self._matrix = np.concatenate((self._matrix, np.zeros_like(self._matrix)))
-            self._rows = np.concatenate((self._rows, np.zeros_like(self._rows)), axis=1)
-        self._matrix[self.size] = self._placed(numbers)
-        self._rows[:, self.size] = kid, seq, OPEN
-        self._open[kid] = self.size
-        self.size += 1
+            self._ends.set(row, seq)
+        if numbers is not None:
+            self._open[kid] = self.size
+            self._matrix.append(self._placed(numbers))
+            for column, value in ((self._kids, kid), (self._begins, seq), (self._ends, OPEN)):
+                column.append(value)
+
+    @property
+    def size(self) -> int:
+        return self._ends.size
 
     def _placed(self, numbers: Sequence[float]) -> NDArray[np.float64]:
         """The numbers as they are compared: for `cosine` of length 1."""
@@ -101,10 +99,9 @@ class Collected:
         self, numbers: Sequence[float], k: int, seq: int, kids: Sequence[int] | None = None
     ) -> tuple[list[Near], int]:
         """The `k` nearest rows valid at `seq`, of these vectors if any are named; and how many there were."""
-        _, begins, ends = self._rows[:, : self.size]
-        valid = (begins <= seq) & (ends > seq)
+        valid = (self._begins.values <= seq) & (self._ends.values > seq)
         if kids is not None:
-            valid &= np.isin(self._rows[0, : self.size], np.array(kids, np.int64))
+            valid &= np.isin(self._kids.values, np.array(kids, np.int64))
         count = int(np.count_nonzero(valid))
         vector = self._placed(numbers)
         rows = self._proposed(vector, k, valid) if count > EXACT else None
@@ -125,7 +122,8 @@ class Collected:
             keys = graph.search(vector.astype(np.float32), wanted).keys.astype(np.int64)
             found = keys[valid[keys]]
             if len(found) >= k:
-                return np.concatenate((found, rest))
+                # The graph may have taken in, meanwhile, what was still to come when this began.
+                return np.unique(np.concatenate((found, rest)))
             wanted *= 4
         return None
 
@@ -133,14 +131,14 @@ class Collected:
         """Of these rows, those that may be among the nearest."""
         if len(rows) <= k:
             return rows
-        scores = self._scores(vector.astype(np.float32), self._matrix[rows])
+        scores = self._scores(vector.astype(np.float32), self._matrix.values[rows])
         last = np.partition(scores, len(scores) - k)[len(scores) - k]
         near: Ints = rows[scores >= last - CLOSE * max(1.0, float(np.abs(scores).max()))]
         return near
 
     def _scored(self, vector: NDArray[np.float64], rows: Ints) -> list[Near]:
-        scores = self._scores(vector, self._matrix[rows].astype(np.float64))
-        kids, begins, _ = self._rows[:, rows]
+        scores = self._scores(vector, self._matrix.values[rows].astype(np.float64))
+        kids, begins = self._kids.values[rows], self._begins.values[rows]
         order = np.lexsort((begins, -scores))
         return [Near(int(kids[i]), int(begins[i]), float(scores[i])) for i in order]
 
@@ -167,7 +165,7 @@ class Collected:
         done = len(graph)
         upto = min(size, done + GROW)
         if done < upto:
-            graph.add(np.arange(done, upto, dtype=np.uint64), self._matrix[done:upto], threads=1)
+            graph.add(np.arange(done, upto, dtype=np.uint64), self._matrix.values[done:upto], threads=1)
         if upto >= self._saved + SAVE_ROWS:
             self._save(path, upto)
         return upto < self.size
@@ -210,7 +208,8 @@ class Collected:
 
     def _digest(self, rows: int) -> str:
         digest = blake2b(f"{self.dimension} {self.metric} ".encode(), digest_size=16)
-        digest.update(np.ascontiguousarray(self._rows[:2, :rows]).tobytes())
+        for column in (self._kids, self._begins):
+            digest.update(column.values[:rows].tobytes())
         return digest.hexdigest()
 
 

@@ -19,6 +19,7 @@ import msgspec
 from msgspec import Meta, Struct, field
 from msgspec.structs import replace
 
+from bus.domain.merge import kept
 from bus.errors import InvalidRequest, NotFound
 from bus.events import Event, Fact
 from bus.model import (
@@ -38,6 +39,9 @@ from bus.model import (
 )
 
 Metric = Literal["cosine", "dot", "euclidean"]
+METRICS = ("cosine", "dot", "euclidean")
+DIMENSION = 8192
+"""A vector has at most so many numbers."""
 METADATA_BYTES = 16_000
 FARTHEST = 1e15
 """No number is farther from nought: the sum of all squares has to fit a 32-bit float."""
@@ -95,9 +99,11 @@ class Vector(State, frozen=True, kw_only=True):
 def evolve_collection(collection: Collection | None, event: Event) -> Collection | None:
     """The collection after `event`."""
     fact = event.fact
-    if collection is None and isinstance(fact, CollectionOpened):
-        return Collection(dimension=fact.dimension, metric=fact.metric)
-    return collection
+    if collection is not None or not isinstance(fact, CollectionOpened):
+        return collection
+    if not 1 <= fact.dimension <= DIMENSION or fact.metric not in METRICS:
+        return None  # No vector can be in it, whoever wrote that.
+    return Collection(dimension=fact.dimension, metric=fact.metric)
 
 
 def evolve(vector: Vector | None, event: Event) -> Vector | None:
@@ -125,7 +131,7 @@ def collection_of(key: str) -> str:
 
 CollectionName = Annotated[Key, Meta(description="the collection")]
 VectorName = Annotated[str, Meta(min_length=1, max_length=150, description="its name in the collection")]
-Numbers = Annotated[tuple[float, ...], Meta(min_length=1, max_length=8192, description="the numbers, as JSON")]
+Numbers = Annotated[tuple[float, ...], Meta(min_length=1, max_length=DIMENSION, description="the numbers, as JSON")]
 
 
 class Upsert(Command, frozen=True, kw_only=True):
@@ -257,7 +263,7 @@ def decide_upsert(view: View, request: Upsert, context: Context) -> Decision:
     known = view.get(Collection, context.namespace, request.collection)
     collection = known or Collection(dimension=len(request.numbers), metric=request.metric or "cosine")
     check_numbers(request.numbers, request.collection, collection)
-    if (size := len(_canonical(request.metadata))) > METADATA_BYTES:
+    if (size := len(bytes(kept(request.metadata, f"vector {request.vector}")))) > METADATA_BYTES:
         raise InvalidRequest(
             "the metadata is too large",
             code="too_large",

@@ -120,7 +120,7 @@ def _touch(
     return "message_touch", (event.seq, seq, place, event.agent, edit, emoji, removed, audience)
 
 
-VIEW = FactView(tables=(MESSAGE, TOUCH), fold=fold)
+VIEW = FactView(tables=(MESSAGE, TOUCH), fold=fold, facts=(message.Posted, message.Edited, message.Reacted))
 
 
 # --- queries ------------------------------------------------------------------------------------------------------

@@ -13,9 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
-from typing import Any
 
-import msgspec
 from msgspec.structs import replace
 
 from bus.domain import recall as ask
@@ -23,7 +21,7 @@ from bus.domain.memory_requests import MemoryRow
 from bus.errors import InvalidRequest
 from bus.subjects import TENANT
 from projections.lexical_index import Index
-from projections.query import Reader, answers, utc
+from projections.query import Reader, answers, has_values, utc
 from projections.recall import Found, Ranking
 from projections.views import memory
 from projections.views.messages import shown_name
@@ -153,13 +151,8 @@ def _fits(row: MemoryRow, request: ask.Recall, moment: datetime | None) -> bool:
     return (
         request.subject in (None, row.subject)
         and request.scope in (None, row.scope)
-        and all(name in row.metadata and _same(row.metadata[name], value) for name, value in request.where.items())
+        and has_values(row.metadata, request.where)
     )
-
-
-def _same(one: Any, other: Any) -> bool:
-    """Whether two values are the same JSON (to Python, true is 1)."""
-    return msgspec.json.encode(one, order="sorted") == msgspec.json.encode(other, order="sorted")
 
 
 def tokens(text: str) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -10,7 +9,7 @@ import msgspec
 from bus.domain import vector
 from bus.domain.vector import Collection, Vector, VectorUpserted, check_numbers, key_of
 from bus.errors import NotFound
-from projections.query import Reader, answers, sought
+from projections.query import Reader, answers, has_values, sought
 
 DIGITS = 6
 """Scores are shown with so many: numbers are kept in 32 bits, which have no more to say."""
@@ -51,12 +50,7 @@ def _fitting(reader: Reader, request: vector.Nearest) -> list[int]:
     sql = f"""select kid, metadata from {reader.at("vector")}
         where namespace = ? and collection = ? and state = 'active' and {said}"""
     rows = reader.rows(sql, [request.namespace, request.collection, *parts])
-    return [kid for kid, metadata in rows if _has(_read(metadata), request.where)]
-
-
-def _has(metadata: Mapping[str, Any], where: Mapping[str, Any]) -> bool:
-    """Whether the metadata has these values, as JSON (to Python, true is 1)."""
-    return all(name in metadata and _canonical(metadata[name]) == _canonical(value) for name, value in where.items())
+    return [kid for kid, metadata in rows if has_values(_read(metadata), request.where)]
 
 
 def _read(metadata: str) -> dict[str, Any]:

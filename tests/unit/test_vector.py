@@ -20,6 +20,9 @@ from bus.domain.vector import (
 from bus.errors import InvalidRequest, NotFound
 from tests.unit.stage import Stage
 
+NESTED: Any = []
+for _ in range(100):
+    NESTED = [NESTED]
 ONE = Upsert(collection="texts", vector="a", numbers=(1.0, 2.0), metadata={"lang": "en"})
 
 
@@ -70,6 +73,7 @@ def test_vectors_of_one_name_in_two_collections_are_two(stage: Stage) -> None:
             "too_large",
         ),
         (Upsert(collection="new", vector="b", numbers=(0.0, 0.0)), "bad_vector"),
+        (Upsert(collection="texts", vector="b", numbers=(1.0, 2.0), metadata={"a": NESTED}), "too_deep"),
     ],
 )
 def test_what_is_no_vector_of_the_collection_is_refused(stage: Stage, request_: Upsert, code: str) -> None:
@@ -85,3 +89,9 @@ def test_nought_is_a_place_where_directions_do_not_count(stage: Stage) -> None:
 def test_deleting_what_does_not_exist_is_an_error(stage: Stage, missing: dict[str, Any]) -> None:
     stage.do("atlas", ONE)
     stage.refused("atlas", Delete(**missing), "not_found", NotFound)
+
+
+@pytest.mark.parametrize("odd", [{"dimension": 0}, {"dimension": 1 << 40}, {"metric": "manhattan"}])
+def test_a_collection_that_no_vector_can_be_in_is_none(stage: Stage, odd: dict[str, Any]) -> None:
+    stage.given("owner", "texts", CollectionOpened(**{"dimension": 2, "metric": "dot", **odd}))
+    assert stage.state(Collection, "texts") is None
