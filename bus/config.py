@@ -21,13 +21,13 @@ import tomllib
 import unicodedata
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 import msgspec
-from msgspec import Meta
 
 from bus.errors import InvalidRequest, NotAllowed, NotFound
 from bus.subjects import SYSTEM, check_name, is_name
+from bus.tunables import ConfigFile
 
 OWNER = "owner"
 CONFIG_FILE = "config.toml"
@@ -35,110 +35,6 @@ DOT_HOME = ".bus"
 GIT_TIMEOUT_S = 10
 
 T = TypeVar("T")
-Bytes = Annotated[int, Meta(ge=1_000_000)]
-Count = Annotated[int, Meta(ge=1)]
-Seconds = Annotated[float, Meta(gt=0)]
-Ratio = Annotated[float, Meta(gt=0, le=1)]
-
-
-class LogLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """`[log]`: how large the tenant's log may grow, and from which share of that only closing events are accepted. The
-    same is true while less than `disk_reserve_bytes` are free on the disk of the log."""
-
-    max_bytes: Bytes = 5_000_000_000
-    soft_limit_ratio: Ratio = 0.9
-    disk_reserve_bytes: Annotated[int, Meta(ge=0)] = 100_000_000
-
-
-class StorageLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """`[storage]`: the tenant's quotas at the server: everything it stores (log, attachments, leases), its streams and
-    consumers. `max_bytes` has to be at least the log's."""
-
-    max_bytes: Bytes = 10_000_000_000
-    memory_bytes: Bytes = 64_000_000
-    streams: Count = 32
-    consumers: Count = 256
-
-
-class AskLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """`[ask]`: what the daemon takes on before it answers `busy`, and how long a client waits.
-
-    `pending` counts asks that wait in the whole daemon, `pending_per_agent` those of one agent. An agent that exceeds
-    `rate_per_s` (after a burst of `burst`) or `bytes_per_s` (after `burst_bytes`) is not listened to for `mute_s`; the
-    rate is far above what one that waits for its answers can reach. A reply larger than `reply_bytes` is paged.
-    """
-
-    timeout_s: Seconds = 10.0
-    pending: Count = 10_000
-    pending_per_agent: Count = 1_000
-    rate_per_s: Annotated[float, Meta(gt=0)] = 20_000.0
-    burst: Count = 20_000
-    bytes_per_s: Bytes = 20_000_000
-    burst_bytes: Bytes = 32_000_000
-    mute_s: Seconds = 1.0
-    reply_bytes: Bytes = 1_000_000
-
-
-class LeaseLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """`[lease]`: how long a claim, a reservation or an intent lasts unless the request says otherwise, and at most."""
-
-    default_s: Seconds = 600.0
-    cap_s: Seconds = 86_400.0
-
-
-class PresenceLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """`[presence]`: an agent that has asked for nothing for so long is `idle`, `away`, then `offline`. Each has to be
-    longer than the one before it."""
-
-    idle_after_s: Seconds = 120.0
-    away_after_s: Seconds = 600.0
-    offline_after_s: Seconds = 3600.0
-
-
-class ProcessLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """`[process]`: how long starting and stopping may take, and the size from which a log file is rotated."""
-
-    start_timeout_s: Seconds = 20.0
-    stop_timeout_s: Seconds = 15.0
-    log_file_bytes: Bytes = 10_000_000
-
-
-class GuardLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """`[guard]`: what becomes of a commit when the bus cannot be asked who holds its paths."""
-
-    unreachable: Literal["allow", "refuse"] = "allow"
-
-
-class ConfigFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """`<home>/config.toml`, whole."""
-
-    agent: str | None = None
-    namespace: str | None = None
-    url: str | None = None
-    creds: str | None = None
-    nats_server: str | None = None
-    log_level: Literal["debug", "info", "warning", "error"] = "info"
-    log: LogLimits = LogLimits()
-    storage: StorageLimits = StorageLimits()
-    ask: AskLimits = AskLimits()
-    lease: LeaseLimits = LeaseLimits()
-    presence: PresenceLimits = PresenceLimits()
-    process: ProcessLimits = ProcessLimits()
-    guard: GuardLimits = GuardLimits()
-
-    def __post_init__(self) -> None:
-        if self.log.max_bytes > self.storage.max_bytes:
-            raise ValueError(
-                f"log.max_bytes is {self.log.max_bytes}, more than storage.max_bytes, which is {self.storage.max_bytes}"
-            )
-        if self.lease.default_s > self.lease.cap_s:
-            raise ValueError(f"lease.default_s is {self.lease.default_s}, more than lease.cap_s, {self.lease.cap_s}")
-        quiet = self.presence
-        if not quiet.idle_after_s < quiet.away_after_s < quiet.offline_after_s:
-            raise ValueError(
-                "presence.idle_after_s, presence.away_after_s and presence.offline_after_s have to grow, but they are "
-                f"{quiet.idle_after_s}, {quiet.away_after_s} and {quiet.offline_after_s}"
-            )
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -307,6 +203,11 @@ def child_environment() -> dict[str, str]:
 def environment() -> dict[str, str]:
     """The environment of this process, for a program of the user's."""
     return dict(os.environ)
+
+
+def secret(variable: str) -> str | None:
+    """What the environment variable that a setting names holds; None when it is not set, or empty."""
+    return os.environ.get(variable) or None
 
 
 def search_path() -> str:

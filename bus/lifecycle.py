@@ -30,6 +30,7 @@ from bus.errors import NotAllowed, Problem, Unavailable, from_problem
 from bus.files import is_locked, locked, take_lock, write_atomic
 from bus.home import Home
 from bus.server import Server, end_process, live, read_server, stop_orphans, tail
+from bus.tunables import ProcessLimits
 
 POLL_S = 0.02
 DOWN_MARGIN_S = 10.0
@@ -95,9 +96,7 @@ class Report(msgspec.Struct, frozen=True):
     problem: Problem | None = None
 
 
-def ensure_up(
-    home: Home, *, timeout_s: float = config.ProcessLimits().start_timeout_s, daemon: Sequence[str] = ()
-) -> Server:
+def ensure_up(home: Home, *, timeout_s: float = ProcessLimits().start_timeout_s, daemon: Sequence[str] = ()) -> Server:
     """The running server of `home`, started if need be; any number of processes may call this at once.
 
     `daemon` replaces the command of the daemon (`--home H` is appended). Raises Unavailable with the last lines of the
@@ -133,7 +132,7 @@ def ensure_up(
     return server
 
 
-def down(home: Home, *, timeout_s: float = config.ProcessLimits().stop_timeout_s) -> bool:
+def down(home: Home, *, timeout_s: float = ProcessLimits().stop_timeout_s) -> bool:
     """Stop the supervisor with all it keeps, and whatever a killed one left behind; True if there was anything.
 
     The daemon gets `timeout_s` seconds to finish what it accepted; what does not end is killed.

@@ -23,7 +23,6 @@ import structlog
 from anyio.abc import TaskGroup
 
 from bus.clock import Clock
-from bus.config import AskLimits
 from bus.domain.agent import Agent
 from bus.errors import BusError, InvalidRequest, Unavailable
 from bus.model import Command, Operation, Query
@@ -39,6 +38,7 @@ from bus.protocol import (
 )
 from bus.subjects import ask_filter, is_name, may_reply_to, parse_ask
 from bus.transport import Connection, Subscription
+from bus.tunables import AskLimits
 from bus.wire import Message
 from bus.world import World
 from cli.api import Api, as_error, find_operation

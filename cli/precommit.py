@@ -24,11 +24,11 @@ import anyio
 import msgspec
 
 from bus import lifecycle
-from bus.config import GuardLimits
 from bus.domain import reservation
 from bus.domain.globs import normal, quoted
 from bus.errors import BusError, InvalidRequest, NotFound, Refused, Unavailable
 from bus.home import open_home
+from bus.tunables import GuardLimits
 from cli import asking
 from cli.fields import Typed
 from cli.generate import Command, Common, make_command

@@ -13,9 +13,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from bus.clock import Clock
-from bus.config import PresenceLimits
 from bus.domain import agent
 from bus.subjects import TENANT
+from bus.tunables import PresenceLimits
 from bus.world import World
 
 

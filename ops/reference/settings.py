@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import msgspec
 
 from bus import config
+from bus.tunables import ConfigFile
 from cli.generate import GLOBALS
 from ops.reference.layout import one_line, page, table
 from ops.reference.structs import fields
@@ -48,18 +49,18 @@ def settings_page() -> str:
 def _chosen() -> list[tuple[str, str, str, str]]:
     names = [name for name in python.signature(config.load).parameters if name not in ("cwd", "environ")]
     flags = {field.name: field.flags[0] for field in GLOBALS}
-    keys = {field.encode_name for field in msgspec.structs.fields(config.ConfigFile)}
+    keys = {field.encode_name for field in msgspec.structs.fields(ConfigFile)}
     rows = []
     for name in names:
         key = f"`{name}`" if name in keys else ""
         rows.append((f"`{flags[name]}`" if name in flags else "", f"`BUS_{name.upper()}`", key, MEANINGS[name]))
-    level = next(field for field in fields(config.ConfigFile) if field.name == "log_level")
+    level = next(field for field in fields(ConfigFile) if field.name == "log_level")
     rows.append(("", "", "`log_level`", f"{MEANINGS['log_level']}; default: {level.default.replace(chr(34), '')}"))
     return rows
 
 
 def _tables() -> Iterator[str]:
-    for field in msgspec.structs.fields(config.ConfigFile):
+    for field in msgspec.structs.fields(ConfigFile):
         if isinstance(field.type, type) and issubclass(field.type, msgspec.Struct):
             yield f"### {field.encode_name}"
             # The docstring begins with the table's name: `[log]`: how large …

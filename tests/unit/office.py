@@ -10,11 +10,11 @@ import anyio
 import msgspec
 import structlog
 
-from bus.config import AskLimits
 from bus.domain import channel
 from bus.errors import BusError
 from bus.model import Reply
 from bus.protocol import encode_answer
+from bus.tunables import AskLimits
 from bus.wire import Message
 from cli.intake import QUEUE, Intake
 from tests.unit.leader import Leader, founded

@@ -10,6 +10,7 @@ import pytest
 
 from bus import config
 from bus.errors import InvalidRequest, NotAllowed
+from bus.tunables import ConfigFile, LogLimits
 
 ENVIRON = {"PATH": os.environ["PATH"], "GIT_CONFIG_GLOBAL": "/dev/null", "GIT_CONFIG_NOSYSTEM": "1"}
 
@@ -151,7 +152,7 @@ class TestFile:
         write_config(tmp_path / ".bus", "log.max_bytes = 2_000_000\n[ask]\nrate_per_s = 5\n")
         file = load(tmp_path).file
         assert (file.log.max_bytes, file.ask.rate_per_s, file.lease.default_s) == (2_000_000, 5.0, 600.0)
-        assert config.ConfigFile().log == config.LogLimits(max_bytes=5_000_000_000, soft_limit_ratio=0.9)
+        assert ConfigFile().log == LogLimits(max_bytes=5_000_000_000, soft_limit_ratio=0.9)
 
     @pytest.mark.parametrize(
         ("text", "said"),

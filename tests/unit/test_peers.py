@@ -9,10 +9,10 @@ import msgspec
 import pytest
 import structlog
 
-from bus.config import PresenceLimits
 from bus.domain import agent, channel, inbox
 from bus.errors import Unavailable
 from bus.protocol import encode_answer
+from bus.tunables import PresenceLimits
 from bus.wire import Message
 from cli.peers import QUEUE, Peers
 from cli.presence import Presence

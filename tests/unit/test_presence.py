@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from bus.config import PresenceLimits
 from bus.domain.agent import ChangePresence, Deactivate
 from bus.subjects import SYSTEM
+from bus.tunables import PresenceLimits
 from cli.presence import Presence
 from tests.unit.leader import Leader, founded
 
