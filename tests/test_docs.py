@@ -26,8 +26,8 @@ HEADING = re.compile(r"^#+ (.+)$", re.M)
 TEST = re.compile(r"`(tests/[\w/]+\.py)::([\w:]+)`")
 MACHINE = re.compile(r"(?<![\w.])/(?:home|root|tmp|work|Users|opt|var|mnt)/|\bfile://")
 HOST = re.compile(r"\bhttps?://([^/\s)>\"']+)|nats://([^/:\s)\"']+)")
-HOSTS = {"127.0.0.1", "www.w3.org"}
-"""Hosts that a page may name: this machine, and the name space that every picture states."""
+HOSTS = {"127.0.0.1", "www.w3.org", "api.openai.com"}
+"""Hosts that a page may name: this machine, the name space that every picture states, and the default of a setting."""
 
 
 @pytest.fixture(scope="module")
