@@ -129,3 +129,10 @@ def _denied(path: Path, error: OSError) -> NotFound | NotAllowed:
     if isinstance(error, FileNotFoundError | NotADirectoryError):
         return NotFound("there is no such directory", code="no_directory", entity=str(path.parent))
     return NotAllowed(f"the file cannot be written: {error.strerror}", code="no_permission", entity=str(path))
+
+
+def set_aside(path: Path, aside: Path) -> None:
+    """Move a file, if it exists; one that was set aside earlier goes in any case."""
+    aside.unlink(missing_ok=True)
+    if path.exists():
+        path.replace(aside)

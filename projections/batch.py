@@ -126,11 +126,12 @@ class Projection:
         return self._views_of.setdefault(fact, views)
 
     def _view(self, view: FactView, event: Event) -> None:
+        widths = self._widths
         try:
             found = list(view.fold(event))
             for name, row in found:
-                if len(row) != self._widths[name]:
-                    raise ValueError(f"a row of {name} has {len(row)} values instead of {self._widths[name]}")
+                if len(row) != widths[name]:
+                    raise ValueError(f"a row of {name} has {len(row)} values instead of {widths[name]}")
         except Exception:  # a defect in one view must not stop the others
             name = view.tables[0].name
             self.failed[name] += 1

@@ -29,12 +29,13 @@ import structlog
 
 from bus.clock import EPOCH
 from bus.errors import Defect, Unavailable
-from bus.events import RequestId
+from bus.files import set_aside
 from bus.log import Log
 from bus.model import Family
 from bus.world import World
 from projections import loading
 from projections.batch import CHAIN_START, Batch, cleaned
+from projections.columns import columns
 from projections.indexes import Indexes
 from projections.reader import FETCH_ROWS, Reader, Stopped, stopped
 from projections.schema import OPEN, FactView, ItemTable, Row, Schema
@@ -48,12 +49,14 @@ MEMORY_MB = 256
 READ_S = 30.0
 CLOSE_S = 5.0
 WAIT_S = 0.05
+MANY_ROWS = 2_000
+"""So many rows of a table are quicker given to the database by columns than one by one."""
 SqlError = duckdb.Error
 DAMAGED = (duckdb.IOException, duckdb.InternalException, duckdb.FatalException)
 REBUILD = "Restart the daemon; damaged tables are set aside and rebuilt from the log"
 Options = dict[str, str | bool | int | float | list[str]]
 # What the database raises for values that a column cannot hold.
-UNFIT = (duckdb.DataError, duckdb.ProgrammingError, duckdb.NotSupportedError, TypeError, ValueError)
+UNFIT = (duckdb.DataError, duckdb.ProgrammingError, duckdb.NotSupportedError, OverflowError, TypeError, ValueError)
 
 T = TypeVar("T")
 
@@ -109,16 +112,14 @@ class Store:
             if why := self._connect():
                 self._disconnect()
                 self.restart(why)
-        except duckdb.IOException as error:
-            if "lock" in str(error):
+        except (duckdb.Error, RuntimeError) as error:  # whatever a damaged file makes the database say
+            if isinstance(error, duckdb.IOException) and "lock" in str(error):
                 raise Unavailable(
                     "another process has the tables open",
                     code="locked",
                     entity=str(self.path),
                     hint="One daemon at a time can own them; stop the other one",
                 ) from error
-            self.restart(f"the file is damaged: {error}")
-        except (duckdb.Error, RuntimeError) as error:  # whatever a damaged file makes the database say
             self.restart(f"the file is damaged: {error}")
 
     def restart(self, why: str) -> None:
@@ -127,10 +128,7 @@ class Store:
         aside = self.path.with_suffix(".aside")
         logger.warning("tables set aside; they are rebuilt from the log", reason=why, aside=str(aside))
         for suffix in ("", ".wal"):
-            old, new = Path(f"{self.path}{suffix}"), Path(f"{aside}{suffix}")
-            new.unlink(missing_ok=True)
-            if old.exists():
-                old.replace(new)
+            set_aside(Path(f"{self.path}{suffix}"), Path(f"{aside}{suffix}"))
         if why := self._connect():
             raise Defect("new tables are not as they should be", found=why)
 
@@ -207,9 +205,7 @@ class Store:
             raise Defect("the new tables do not fit", expected=f"#{position}", found=why or f"#{self.position}")
 
     def _all(self, sql: str, params: Sequence[Any] = ()) -> list[Any]:
-        result = self._con.execute(sql, list(params)) if params else self._con.execute(sql)
-        found: list[Any] = result.fetchall()
-        return found
+        return list(self._con.execute(sql, list(params) or None).fetchall())
 
     # --- writing -----------------------------------------------------------------------------------------------
 
@@ -244,19 +240,26 @@ class Store:
             for name, closes in batch.closes.items():
                 self._end(name, closes)
             for name, found in rows.items():
-                self._appenders[name].append_rows(found)
-                self._appenders[name].flush()
+                self._insert(name, found)
             fence = "update meta set position = ?, chain = ? where position = ?"
             ((moved,),) = self._all(fence, [batch.upto, batch.chain.hex(), batch.after])
             if moved != 1:
-                ours, theirs = f"#{self.position}", f"#{batch.after}"
-                raise Defect("a batch does not continue the tables", expected=ours, found=theirs)
+                raise Defect("a batch does not fit", expected=f"#{self.position}", found=f"#{batch.after}")
             self._con.execute("commit").fetchall()
         except BaseException:
             self._con.execute("rollback").fetchall()
             for appender in self._appenders.values():
                 appender.clear()
             raise
+
+    def _insert(self, name: str, rows: Sequence[Row]) -> None:
+        if len(rows) < MANY_ROWS:
+            self._appenders[name].append_rows(rows)
+            self._appenders[name].flush()
+        else:
+            self._con.register("many", columns(rows, tuple(self.schema.tables[name].columns.values())))
+            self._all(f'insert into "{name}" select * from many')
+            self._con.unregister("many")
 
     def _end(self, name: str, closes: Sequence[Row]) -> None:
         """Close rows of earlier batches: (kid, seq_from, seq) of entities, (kid, item, seq) of items."""
@@ -364,7 +367,8 @@ class Store:
         """Put the world and the memory of requests in the state they had after event `position`. A file that turns out
         to be damaged is set aside; then both stay empty."""
         try:
-            requests = await anyio.to_thread.run_sync(lambda: list(self.recent_requests()))
+            recent = loading.recent_requests
+            requests = await anyio.to_thread.run_sync(lambda: list(recent(self.chunks, self.position)))
             await anyio.to_thread.run_sync(self.load_world, world)
         except duckdb.Error as error:
             await anyio.to_thread.run_sync(self.restart, f"the file is damaged: {error}")
@@ -376,10 +380,6 @@ class Store:
         """Fill an empty world from the tables. From now on readers find entities by it (Reader.kid)."""
         loading.load_world(self.chunks, self.schema, world, self.position)
         self._world = world
-
-    def recent_requests(self) -> Iterator[tuple[str, RequestId, int]]:
-        """(agent, request, seq) of the events that came from the newest requests, oldest first."""
-        return loading.recent_requests(self.chunks, self.position)
 
     def skipped(self) -> Counter[str]:
         """How many events could not be read, by reason."""

@@ -23,7 +23,7 @@ from projections.query import Reader, answers, listed, sought, utc
 from projections.schema import FactTable, FactView
 from projections.views.events import stored_at
 from projections.views.messages import place_of, shown_name, touched
-from projections.views.notices import notices
+from projections.views.notices import NOTICED, notices
 
 ADDRESSED = FactTable(
     "addressed",
@@ -45,8 +45,9 @@ ADDRESSED = FactTable(
 
 def fold(event: Event) -> Iterable[tuple[str, tuple[Any, ...]]]:
     """A row for everybody to whom `event` is addressed, and for each reason."""
+    rows = list(_rows(event))
     # Whatever an administrator wrote: nobody is told of one thing twice.
-    return dict.fromkeys(_rows(event))
+    return dict.fromkeys(rows) if len(rows) > 1 else rows
 
 
 def _rows(event: Event) -> Iterable[tuple[str, tuple[Any, ...]]]:
@@ -98,7 +99,8 @@ def inbox_of(agent: str) -> int:
     return place_of("inbox", TENANT, agent)
 
 
-VIEW = FactView(tables=(ADDRESSED,), fold=fold, version=2)
+_TASKS = (task.TaskOffered, task.TaskHandedOff, task.TaskExpired, task.TaskCancelled)
+VIEW = FactView(tables=(ADDRESSED,), fold=fold, facts=(message.Posted, *_TASKS, *NOTICED), version=2)
 REASONS = 6
 """So many reasons there are beside a joined channel: dm, mention, reply, directive, reminder, notice."""
 

@@ -10,6 +10,16 @@ from bus.events import Event
 
 Notice = tuple[str, str, str]
 """(agent, reason, text)."""
+NOTICED = (
+    reminder.ReminderFired,
+    directive.DirectiveGiven,
+    directive.DirectiveAcknowledged,
+    directive.DirectiveCompleted,
+    directive.DirectiveDeclined,
+    directive.DirectiveCancelled,
+    directive.DirectiveFellDue,
+)
+"""The facts that `notices` has words for."""
 
 
 def notices(event: Event) -> Iterator[Notice]:

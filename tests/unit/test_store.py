@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
@@ -27,7 +27,7 @@ from bus.world import World
 from projections.batch import Projection
 from projections.reader import Reader
 from projections.schema import OPEN, FactTable, FactView, Schema
-from projections.store import FILE, Store
+from projections.store import FILE, MANY_ROWS, Store
 from projections.views.events import EVENT
 
 T0 = 1_760_000_000_000_000_000
@@ -98,8 +98,9 @@ class Folding:
         return await self.store.read(self.store.position if seq is None else seq, agent, EPOCH, read, **known)
 
 
-@pytest.fixture
-async def folding(tmp_path: Path) -> AsyncIterator[Folding]:
+@pytest.fixture(params=[1, MANY_ROWS], ids=["by columns", "one by one"])
+async def folding(tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.setattr("projections.store.MANY_ROWS", request.param)
     async with Store.opened(tmp_path, FAMILIES, (VIEW,)) as store:
         yield Folding(store)
 
