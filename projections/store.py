@@ -244,7 +244,8 @@ class Store:
             fence = "update meta set position = ?, chain = ? where position = ?"
             ((moved,),) = self._all(fence, [batch.upto, batch.chain.hex(), batch.after])
             if moved != 1:
-                raise Defect("a batch does not fit", expected=f"#{self.position}", found=f"#{batch.after}")
+                ours, theirs = f"#{self.position}", f"#{batch.after}"
+                raise Defect("a batch does not continue the tables", expected=ours, found=theirs)
             self._con.execute("commit").fetchall()
         except BaseException:
             self._con.execute("rollback").fetchall()
@@ -367,8 +368,7 @@ class Store:
         """Put the world and the memory of requests in the state they had after event `position`. A file that turns out
         to be damaged is set aside; then both stay empty."""
         try:
-            recent = loading.recent_requests
-            requests = await anyio.to_thread.run_sync(lambda: list(recent(self.chunks, self.position)))
+            requests = await anyio.to_thread.run_sync(list, loading.recent_requests(self.chunks, self.position))
             await anyio.to_thread.run_sync(self.load_world, world)
         except duckdb.Error as error:
             await anyio.to_thread.run_sync(self.restart, f"the file is damaged: {error}")
