@@ -8,6 +8,8 @@
 Rules:
 * It is derived from the tables and is put together in the order of the log. What a later event adds, or ends, makes no
   difference to what is found as of an earlier seq.
+* Slots are in the order of the events that they are named by: a thing says something from that event on.
+* Texts are not kept: what was chosen is read from the tables.
 * The slots of a thread have the same readers, so what stands next to a slot tells nobody of what they may not see.
 * A group is a namespace and an audience; who may look into a group is asked of the reader, never decided here.
 * Everything here is pure: it reads nothing, and knows no clock and no lock.
@@ -15,28 +17,34 @@ Rules:
 
 from __future__ import annotations
 
-from array import array
 from collections import Counter
-from collections.abc import Callable
-from datetime import date, datetime
+from collections.abc import Callable, Hashable
+from datetime import UTC, date, datetime, timedelta
 from hashlib import blake2b
-from typing import Any, NamedTuple
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from projections.columns import Column
 from projections.lexical import words
+from projections.postings import Counts, Postings, Rows
 from projections.schema import OPEN
 
-Ints = NDArray[np.int64]
+Ints = NDArray[np.integer[Any]]
 Flags = NDArray[np.bool_]
 KINDS = ("memory", "message", "journal")
+NONE = -1
+"""No slot, or no row."""
+_EPOCH = datetime(1970, 1, 1)
+_MICROSECOND = timedelta(microseconds=1)
+
+T = TypeVar("T", bound=Hashable)
 
 
 class Wording(NamedTuple):
     """What one event made a thing say. `ident` is the seq of its first event; `text`, by which it is found, is None
-    when it says nothing any more; `shown` is what people are shown of it."""
+    when it says nothing any more."""
 
     seq: int
     time: datetime
@@ -49,24 +57,25 @@ class Wording(NamedTuple):
     """What it belongs to (None: it stands alone)."""
     author: str
     text: str | None
-    shown: str = ""
     true_from: date | None = None
     """When it began to be true, if that was said. Otherwise it is of the day on which it was first said."""
 
 
-class Said(NamedTuple):
-    """What is kept of a wording, to be shown."""
+class Numbered(Generic[T]):
+    """Things by a number that each gets when it is first met."""
 
-    seq: int
-    time: datetime
-    text: str
+    def __init__(self) -> None:
+        self.things: list[T] = []
+        self._numbers: dict[T, int] = {}
 
+    def number(self, thing: T) -> int:
+        number = self._numbers.setdefault(thing, len(self.things))
+        if number == len(self.things):
+            self.things.append(thing)
+        return number
 
-class _Postings(NamedTuple):
-    """In which rows a word occurs, and how often."""
-
-    rows: array[int]
-    counts: array[int]
+    def known(self, thing: T) -> int | None:
+        return self._numbers.get(thing)
 
 
 class Index:
@@ -75,20 +84,15 @@ class Index:
     def __init__(self) -> None:
         self.position = 0
         self.slot, self.begins, self.ends = Column(np.int32), Column(np.int64), Column(np.int64)
-        self.length, self.day = Column(np.int64), Column(np.int32)
+        self.length, self.day, self.time = Column(np.int32), Column(np.int32), Column(np.int64)
         self.kind, self.ident, self.group = Column(np.int8), Column(np.int64), Column(np.int32)
-        self.author, self.before, self.behind = Column(np.int32), Column(np.int32), Column(np.int32)
-        self.authors: dict[str, int] = {}
-        self.said: list[Said] = []
-        """By row."""
-        self.places: list[tuple[str, str]] = []
-        """By slot: the namespace and the key of its entity."""
-        self._postings: dict[str, _Postings] = {}
-        self._slots: dict[tuple[str, int], int] = {}
-        self._days: dict[int, date] = {}
-        self._open: dict[int, tuple[int, bytes]] = {}
-        """By slot: its open row, and a digest of what that says."""
-        self._groups: dict[tuple[str, str | None], int] = {}
+        self.author, self.entity = Column(np.int32), Column(np.int32)
+        self.before, self.behind = Column(np.int32), Column(np.int32)
+        self.authors, self.entities = Numbered[str](), Numbered[str]()
+        self.groups = Numbered[tuple[str, str | None]]()
+        self._postings = Postings()
+        self._first_day, self._open, self._said = Column(np.int32), Column(np.int32), Column(np.int64)
+        """By slot: the day on which it was first said, the row that is open, and a digest of what that says."""
         self._last: dict[tuple[Any, ...], int] = {}
         """By thread: its last slot."""
 
@@ -96,82 +100,88 @@ class Index:
 
     def put(self, wording: Wording) -> None:
         """Take in what one event said."""
-        slot = self._slots.get((wording.kind, wording.ident))
+        slot = NONE if wording.ident == wording.seq else self._slot(wording.kind, wording.ident)
         if wording.text is None:
-            if slot is not None:
-                self._end(slot, wording.seq)
+            self._end(slot, wording.seq)
             return
-        if slot is None:
+        if slot == NONE:
+            if wording.ident != wording.seq:
+                return  # No table could hold how it began.
             slot = self._new(wording)
-        day = (wording.true_from or self._days.setdefault(slot, wording.time.date())).toordinal()
-        said = blake2b(f"{day} {wording.text}".encode("utf-8", "replace"), digest_size=16).digest()
-        known = self._open.get(slot)
-        if known is not None and known[1] == said:
+        day = wording.true_from.toordinal() if wording.true_from is not None else int(self._first_day.values[slot])
+        said = blake2b(f"{day} {wording.text}".encode("utf-8", "replace"), digest_size=8).digest()
+        digest = int.from_bytes(said, signed=True)
+        if self._open.values[slot] != NONE and self._said.values[slot] == digest:
             return  # Something else about it changed.
         self._end(slot, wording.seq)
-        self._open[slot] = (self.slot.size, said)
+        self._open.set(slot, self.slot.size)
+        self._said.set(slot, digest)
         self._row(slot, wording, words(wording.text), day)
 
+    def _slot(self, kind: str, ident: int) -> int:
+        """The slot of a thing, NONE if it has said nothing yet."""
+        place = int(np.searchsorted(self.ident.values, ident))
+        is_there = place < self.ident.size and self.ident.values[place] == ident
+        return place if is_there and self.kind.values[place] == KINDS.index(kind) else NONE
+
     def _new(self, wording: Wording) -> int:
-        slot = self._slots[(wording.kind, wording.ident)] = self.ident.size
-        place = (wording.namespace, wording.audience)
-        group = self._groups.setdefault(place, len(self._groups))
-        before = -1
+        slot = self.ident.size
+        group = self.groups.number((wording.namespace, wording.audience))
+        before = NONE
         if wording.thread is not None:
             thread = (wording.kind, group, *wording.thread)
-            before = self._last.get(thread, -1)
+            before = self._last.get(thread, NONE)
             self._last[thread] = slot
-        if before >= 0:
+        if before != NONE:
             self.behind.set(before, slot)
         self.kind.append(KINDS.index(wording.kind))
         self.ident.append(wording.ident)
-        self.places.append((wording.namespace, wording.entity))
         self.group.append(group)
-        self.author.append(self.authors.setdefault(wording.author, len(self.authors)))
+        self.author.append(self.authors.number(wording.author))
+        self.entity.append(self.entities.number(wording.entity))
         self.before.append(before)
-        self.behind.append(-1)
+        self.behind.append(NONE)
+        self._first_day.append(wording.time.date().toordinal())
+        self._open.append(NONE)
+        self._said.append(0)
         return slot
 
     def _row(self, slot: int, wording: Wording, found: list[str], day: int) -> None:
-        row = self.slot.size
-        counts = Counter(found)
-        for word, count in counts.items():
-            postings = self._postings.get(word)
-            if postings is None:
-                postings = self._postings[word] = _Postings(array("i"), array("i"))
-            postings.rows.append(row)
-            postings.counts.append(count)
+        self._postings.put(self.slot.size, Counter(found))
         self.slot.append(slot)
-        self.said.append(Said(wording.seq, wording.time, wording.shown))
         self.begins.append(wording.seq)
         self.ends.append(OPEN)
-        self.length.append(counts.total())
+        self.length.append(len(found))
         self.day.append(day)
+        self.time.append((wording.time - _EPOCH) // _MICROSECOND)
 
     def _end(self, slot: int, seq: int) -> None:
-        known = self._open.pop(slot, None)
-        if known is not None:
-            self.ends.set(known[0], seq)
+        if slot != NONE and (row := int(self._open.values[slot])) != NONE:
+            self.ends.set(row, seq)
+            self._open.set(slot, NONE)
 
     # --- what is asked -----------------------------------------------------------------------------------------
 
     def visible(self, seq: int, namespaces: tuple[str, ...], may_see: Callable[[str | None], bool]) -> Flags:
         """By row: whether it is valid at `seq`, and in a group of these namespaces that may be looked into."""
-        open_to = [namespace in namespaces and may_see(audience) for namespace, audience in self._groups]
-        may = np.array(open_to, np.bool_)[self.group.values] if open_to else np.zeros(0, np.bool_)
-        valid: Flags = (self.begins.values <= seq) & (self.ends.values > seq) & may[self.slot.values]
+        valid = np.zeros(self.slot.size, np.bool_)
+        begun = int(np.searchsorted(self.begins.values, seq, "right"))
+        np.greater(self.ends.values[:begun], seq, out=valid[:begun])
+        may = np.array([space in namespaces and may_see(audience) for space, audience in self.groups.things], np.bool_)
+        if not may.all():
+            valid[:begun] &= may[self.group.values][self.slot.values[:begun]]
         return valid
 
-    def occurrences(self, word: str) -> tuple[Ints, Ints]:
+    def occurrences(self, word: str) -> tuple[Rows, Counts]:
         """The rows in which a word occurs, and how often in each."""
-        postings = self._postings.get(word)
-        if postings is None:
-            return np.zeros(0, np.int64), np.zeros(0, np.int64)
-        # Copied: as long as somebody looks at an array it cannot grow.
-        return np.array(postings.rows, np.int64), np.array(postings.counts, np.int64)
+        return self._postings.occurrences(word)
 
-    def neighbours(self) -> tuple[Ints, Ints]:
-        """By slot, the one before it in its thread and the one behind it. The last place stands for none of them, and
-        has itself on both sides."""
-        none = np.array([-1], np.int32)
-        return np.concatenate((self.before.values, none)), np.concatenate((self.behind.values, none))
+    def time_of(self, row: int) -> datetime:
+        """When what a row says was said."""
+        return (_EPOCH + int(self.time.values[row]) * _MICROSECOND).replace(tzinfo=UTC)
+
+
+def neighbours(column: Ints, slots: Ints) -> Ints:
+    """The slots that stand before (or behind: as `column` says) these; NONE has NONE beside it."""
+    beside: Ints = np.where(slots == NONE, NONE, column[slots])
+    return beside

@@ -98,7 +98,6 @@ def _messages(rows: Rows, within: str) -> Iterator[Wording]:
             thread=(family, conversation),
             author=agent,
             text=f"{agent} {text}",
-            shown=text,
         )
 
 
@@ -145,5 +144,4 @@ def _entries(rows: Rows, within: str) -> Iterator[Wording]:
             thread=(agent,),
             author=agent,
             text="\n".join((agent, *lines)),
-            shown="\n".join(filter(None, lines)),
         )

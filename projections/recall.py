@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from datetime import date
+from datetime import date, datetime
 from typing import NamedTuple
 
 import numpy as np
@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 
 from bus.subjects import SYSTEM
 from projections.lexical import names, spans, words
-from projections.lexical_index import KINDS, Flags, Index, Ints, Said
+from projections.lexical_index import KINDS, Flags, Index, Ints, neighbours
 
 K1, B = 1.2, 0.75
 OWN, NEAR, WIDE = 2.0, 0.5, 1.0
@@ -39,12 +39,16 @@ Floats = NDArray[np.float64]
 class Found(NamedTuple):
     """Something that fits a question, and why."""
 
+    slot: int
     kind: str
     ident: int
-    place: tuple[str, str]
-    """The namespace and the key of its entity."""
+    namespace: str
+    entity: str
     author: str
-    said: Said
+    seq: int
+    """The event that gave it this wording."""
+    time: datetime
+    """When that was said."""
     score: float
     own: float
     near: float
@@ -64,120 +68,125 @@ class Term(NamedTuple):
 
 
 class Ranking:
-    """One question as of event `seq`, over what may be seen."""
+    """One question as of event `seq`, over what may be seen. Making it needs the index for itself; what has been ranked
+    can be read whatever is put into the index meanwhile."""
 
     def __init__(
         self, index: Index, question: str, seq: int, namespaces: tuple[str, ...], may_see: Callable[[str | None], bool]
     ) -> None:
         self.words = tuple(dict.fromkeys(words(question)))
         self._index = index
-        self._visible = index.visible(seq, namespaces, may_see)
-        self.texts = int(self._visible.sum())
+        visible = index.visible(seq, namespaces, may_see)
+        self.texts = int(np.count_nonzero(visible))
         """How many texts were looked at."""
         self._weights: list[tuple[str, int, Ints, Floats]] = []
-        slots = index.ident.size
         # The last place is that of no slot: whatever has no neighbour has that one.
-        self._own = np.zeros(slots + 1)
-        self._count()
-        before, behind = index.neighbours()
-        self._near = self._own + self._own[before] + self._own[behind]
-        self._wide = self._near + self._own[before[before]] + self._own[behind[behind]]
-        self._author = self._named(question)
+        own = np.zeros(index.ident.size + 1)
+        self._count(own, visible)
+        before, behind = index.before.values, index.behind.values
+        met = np.zeros(len(own), np.bool_)
+        scored = np.flatnonzero(own)
+        for column in (before, behind):
+            one = neighbours(column, scored)
+            for beside in (scored, one, neighbours(column, one)):
+                met[beside] = True
+        # Most texts have no word of the question, and stand next to none that has.
+        self._rows = np.flatnonzero(visible & met[index.slot.values])
+        self._slots = index.slot.values[self._rows]
+        one, other = neighbours(before, self._slots), neighbours(behind, self._slots)
+        self._own = own[self._slots]
+        self._near = self._own + own[one] + own[other]
+        self._wide = self._near + own[neighbours(before, one)] + own[neighbours(behind, other)]
+        self._author = self._named(question, visible)
         self._time = self._then(question)
         self.score = (OWN * self._own + NEAR * self._near + WIDE * self._wide) * self._author * self._time
-        (rows,) = np.nonzero(self._visible)
-        self._row = np.full(slots + 1, -1)
-        """By slot: the row that is visible of it."""
-        self._row[index.slot.values[rows]] = rows
-        self.score[self._row < 0] = 0.0
-        self._names = list(index.authors)
 
     def best(self, kinds: Sequence[str], first: int) -> Iterator[list[Found]]:
         """What fits, best first, in lists that get longer; the first has so many, or more with the same score."""
-        among = np.isin(self._index.kind.values, [KINDS.index(kind) for kind in kinds])
-        (fitting,) = np.nonzero((self.score[:-1] > 0) & among)
-        scores, idents = self.score[fitting], self._index.ident.values[fitting]
+        among = np.isin(self._index.kind.values[self._slots], [KINDS.index(kind) for kind in kinds])
+        fitting = np.flatnonzero((self.score > 0) & among)
+        scores, idents = self.score[fitting], self._index.ident.values[self._slots[fitting]]
         done, upto = 0, first
         while done < len(fitting):
             if upto < len(fitting):
                 # Those with the score of the last one have to be put in order with it.
                 least = np.partition(scores, len(scores) - upto)[len(scores) - upto]
-                (top,) = np.nonzero(scores >= least)
+                top = np.flatnonzero(scores >= least)
             else:
                 top = np.arange(len(fitting))
             order = top[np.lexsort((-idents[top], -scores[top]))]
-            yield [self._found(int(slot)) for slot in fitting[order[done:]]]
+            yield [self._found(int(place)) for place in fitting[order[done:]]]
             done, upto = len(order), len(order) * 8
 
-    def explain(self, kind: str, ident: int) -> list[Term]:
+    def explain(self, found: Found) -> list[Term]:
         """What each word of the question adds to the text itself."""
-        (slots,) = np.nonzero((self._index.ident.values == ident) & (self._index.kind.values == KINDS.index(kind)))
-        found = []
+        terms = []
         for word, texts, at, weights in self._weights:
-            (here,) = np.nonzero(at == slots[0])
+            here = np.flatnonzero(at == found.slot)
             if len(here):
-                found.append(Term(word, texts, float(weights[here[0]])))
-        return found
+                terms.append(Term(word, texts, float(weights[here[0]])))
+        return terms
 
-    def _found(self, slot: int) -> Found:
-        index = self._index
+    def _found(self, place: int) -> Found:
+        index, slot, row = self._index, self._slots[place], int(self._rows[place])
         return Found(
+            slot=int(slot),
             kind=KINDS[index.kind.values[slot]],
             ident=int(index.ident.values[slot]),
-            place=index.places[slot],
-            author=self._names[index.author.values[slot]],
-            said=index.said[self._row[slot]],
-            score=float(self.score[slot]),
-            own=float(self._own[slot]),
-            near=float(self._near[slot]),
-            wide=float(self._wide[slot]),
-            by_author=float(self._author[slot]),
-            by_time=float(self._time[slot]),
+            namespace=index.groups.things[index.group.values[slot]][0],
+            entity=index.entities.things[index.entity.values[slot]],
+            author=index.authors.things[index.author.values[slot]],
+            seq=int(index.begins.values[row]),
+            time=index.time_of(row),
+            score=float(self.score[place]),
+            own=float(self._own[place]),
+            near=float(self._near[place]),
+            wide=float(self._wide[place]),
+            by_author=float(self._author[place]),
+            by_time=float(self._time[place]),
         )
 
     # --- what is scored ----------------------------------------------------------------------------------------
 
-    def _count(self) -> None:
-        """BM25 of every text for every word of the question."""
+    def _count(self, own: Floats, visible: Flags) -> None:
+        """BM25 of every text for every word of the question, added up by slot in `own`."""
         if not self.texts:
             return
         length = self._index.length.values
-        mean = int(length[self._visible].sum()) / self.texts or 1.0
+        mean = int(np.sum(length, where=visible, dtype=np.int64)) / self.texts or 1.0
         for word in self.words:
             rows, counts = self._index.occurrences(word)
-            seen = self._visible[rows]
-            rows, counts = rows[seen], counts[seen]
+            seen = visible[rows]
+            rows, often = rows[seen], counts[seen].astype(np.float64)
             texts = len(rows)
             if not texts:
                 continue
             rarity = math.log(1 + (self.texts - texts + 0.5) / (texts + 0.5))
-            weights = rarity * counts * (K1 + 1) / (counts + K1 * (1 - B + B * length[rows] / mean))
-            at = self._index.slot.values[rows].astype(np.int64)
+            weights = rarity * often * (K1 + 1) / (often + K1 * (1 - B + B * length[rows] / mean))
+            at = self._index.slot.values[rows]
             # A slot has one visible row, so no place is met twice.
-            self._own[at] += weights
+            own[at] += weights
             self._weights.append((word, texts, at, weights))
 
-    def _named(self, question: str) -> Floats:
-        """By slot: AUTHOR where the only author whom the question names said it."""
-        factor = np.ones(len(self._own))
-        authors = self._index.author.values
-        visible = self._index.slot.values[self._visible]
+    def _named(self, question: str, visible: Flags) -> Floats:
+        """AUTHOR where the only author whom the question names said it."""
+        factor = np.ones(len(self._slots))
+        authors, slot = self._index.author.values, self._index.slot.values
         mentioned = sorted(names(question) - {SYSTEM})
-        named = [known for name in mentioned if (known := self._index.authors.get(name)) is not None]
-        speaking = [known for known in named if bool((authors[visible] == known).any())]
+        named = [known for name in mentioned if (known := self._index.authors.known(name)) is not None]
+        speaking = [known for known in named if bool((visible & (authors == known)[slot]).any())]
         if len(speaking) == 1:
-            factor[:-1][authors == speaking[0]] = AUTHOR
+            factor[authors[self._slots] == speaking[0]] = AUTHOR
         return factor
 
     def _then(self, question: str) -> Floats:
-        """By slot: TIME where it is of a month or a day that the question names."""
-        factor = np.ones(len(self._own))
+        """TIME where it is of a month or a day that the question names."""
+        factor = np.ones(len(self._slots))
         named = spans(question)
-        if named and self.texts:
-            rows = np.nonzero(self._visible)[0]
-            ordinals, which = np.unique(self._index.day.values[rows], return_inverse=True)
+        if named and len(self._rows):
+            ordinals, which = np.unique(self._index.day.values[self._rows], return_inverse=True)
             fits: Flags = np.array(
                 [any(span.contains(date.fromordinal(int(day))) for span in named) for day in ordinals], np.bool_
             )
-            factor[self._index.slot.values[rows[fits[which]]]] = TIME
+            factor[fits[which]] = TIME
         return factor

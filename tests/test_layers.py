@@ -50,6 +50,7 @@ PURE = (
         "projections/lexical.py",
         "projections/columns.py",
         "projections/lexical_index.py",
+        "projections/postings.py",
         "projections/query.py",
     ),
     *("projections/recall.py", "projections/schema.py", "projections/views/"),

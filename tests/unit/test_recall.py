@@ -24,7 +24,7 @@ class Shelf:
     def put(self, text: str | None, **fields: Any) -> int:
         self.seq += 1
         blank: dict[str, Any] = {"kind": "message", "ident": self.seq, "entity": "dev", "namespace": "default"}
-        blank |= {"audience": None, "thread": None, "author": "atlas", "time": DAY, "shown": text or ""}
+        blank |= {"audience": None, "thread": None, "author": "atlas", "time": DAY}
         self.index.put(Wording(seq=self.seq, text=text, **(blank | fields)))
         return self.seq
 
@@ -128,9 +128,9 @@ def test_an_entry_that_came_back_is_found_again() -> None:
     shelf.put(None, kind="memory", ident=first)
     assert shelf.found("parser") == []
     shelf.put("the parser", kind="memory", ident=first)
-    assert [one.said.seq for one in shelf.found("parser")] == [3]
+    assert [one.seq for one in shelf.found("parser")] == [3]
     shelf.put("the parser", kind="memory", ident=first)
-    assert [one.said.seq for one in shelf.found("parser")] == [3], "the same words are no new wording"
+    assert [one.seq for one in shelf.found("parser")] == [3], "the same words are no new wording"
     shelf.put(None, kind="memory", ident=99)
     assert shelf.index.ident.size == 1
 
@@ -164,7 +164,7 @@ def test_each_word_says_what_it_adds() -> None:
     seq = shelf.put("the slow parser")
     ranking = shelf.rank("slow parser weather")
     (found,) = islice((one for one in every(ranking) if one.ident == seq), 1)
-    terms = ranking.explain("message", seq)
+    terms = ranking.explain(found)
     assert [(term.word, term.texts) for term in terms] == [("slow", 1), ("parser", 2)]
     assert sum(term.weight for term in terms) == found.own
 
