@@ -119,8 +119,8 @@ class View(Protocol):
 
     def entry(self, state: type[State], namespace: str, key: str) -> Entry | None: ...
 
-    def order(self, state: type[State], namespace: str, rank: Any = None) -> Iterator[str]:
-        """Keys of the entities whose family gives them a rank, or this one, lowest first."""
+    def ranked(self, state: type[State], namespace: str, rank: Any = None) -> Iterator[tuple[str, Entry]]:
+        """The entities whose family gives them a rank, or this one, by their keys, lowest first."""
         ...
 
     def due(self, now: datetime) -> Iterator[tuple[type[State], str, str]]:

@@ -14,7 +14,7 @@ Rules:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from heapq import merge
 from typing import Any, NamedTuple, cast
@@ -72,6 +72,10 @@ class World:
 
     def entry(self, state: type[State], namespace: str, key: str) -> Entry | None:
         return self._entries[state].get((namespace, key))
+
+    def known(self, state: type[State]) -> Mapping[tuple[str, str], Entry]:
+        """The entities of that type, by namespace and key."""
+        return self._entries[state]
 
     def load(self, state: type[State], namespace: str, key: str, entry: Entry) -> None:
         """Put one entity in place that was read from the tables at `position`."""
@@ -143,29 +147,40 @@ class Speculation:
         entry = self.entry(state, namespace, key)
         return cast(S, entry.state) if entry is not None else None
 
-    def order(self, state: type[State], namespace: str, rank: Any = None) -> Iterator[str]:
+    def ranked(self, state: type[State], namespace: str, rank: Any = None) -> Iterator[tuple[str, Entry]]:
         self._touch()
         ranked = self._orders.ranked(state, namespace, rank)
-        if self.settled and (moved := self._unsettled(state)):
-            rank_of = self.world.families_of[state].rank
-            assert rank_of is not None
-            stored = [
-                (place_rank, key)
-                for (_, within, key), entry in moved.items()
-                if within == namespace
-                and entry is not None
-                and (place_rank := rank_of(entry.state)) is not None
-                and rank in (None, place_rank)
-            ]
-            others = (item for item in ranked if (state, namespace, item[1]) not in moved)
-            ranked = merge(others, sorted(stored))
+        ahead = {place[2]: one for place, one in self._ahead.items() if place[0] is state and place[1] == namespace}
+        if self.settled:
+            moved = {key: one.stored for key, one in ahead.items()}
+            unstored = {key for key, one in ahead.items() if one.latest is not one.stored}
+            if unstored:
+                others = (item for item in ranked if item[1] not in unstored)
+                ranked = merge(others, sorted(self._stored(state, unstored, moved, rank)))
+        else:
+            moved = {key: one.latest for key, one in ahead.items()}
+        known = self.world.known(state)
         for _, key in ranked:
-            yield key
+            entry = moved[key] if key in moved else known[(namespace, key)]
+            if entry is not None:
+                yield key, entry
+
+    def _stored(
+        self, state: type[State], keys: Iterable[str], entries: Mapping[str, Entry | None], rank: Any
+    ) -> Iterator[tuple[Any, str]]:
+        """The ranks that entities with unstored events have in the stored state."""
+        rank_of = self.world.families_of[state].rank
+        assert rank_of is not None
+        for key in keys:
+            entry = entries[key]
+            stored = rank_of(entry.state) if entry is not None else None
+            if stored is not None and rank in (None, stored):
+                yield stored, key
 
     def due(self, now: datetime) -> Iterator[Place]:
         self._touch()
         due = self._orders.due(now)
-        if self.settled and (moved := self._unsettled(None)):
+        if self.settled and (moved := self._unsettled()):
             stored = [
                 (deadline, place)
                 for place, entry in moved.items()
@@ -180,13 +195,9 @@ class Speculation:
         if self._unstored and not self.settled:
             self.touched = True
 
-    def _unsettled(self, state: type[State] | None) -> dict[Place, Entry | None]:
-        """The stored entries of the entities (of one type) that have unstored events."""
-        return {
-            place: ahead.stored
-            for place, ahead in self._ahead.items()
-            if ahead.latest is not ahead.stored and (state is None or place[0] is state)
-        }
+    def _unsettled(self) -> dict[Place, Entry | None]:
+        """The stored entries of the entities that have unstored events."""
+        return {place: ahead.stored for place, ahead in self._ahead.items() if ahead.latest is not ahead.stored}
 
     def _deadline(self, place: Place, entry: Entry) -> datetime | None:
         family = self.world.families_of[place[0]]

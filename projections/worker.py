@@ -44,11 +44,11 @@ SLICE_EVENTS = 200
 """After so many events everything else on the loop gets its turn."""
 GATHER_S = 0.25
 """A batch that is to become large waits at most so long."""
-REST_RATIO = 4
+REST_RATIO = 9
 """While events come faster than they are written, the writer rests so many times as long as its commit took: commits
 back to back would take a core and the disk from the decisions, and a large batch costs hardly more than a small one.
 An event that comes alone never waits, and whoever waits for an event to be in the tables ends the rest."""
-REST_MAX_S = 0.05
+REST_MAX_S = 0.2
 RETRY_S = 0.1
 RETRY_MAX_S = 5.0
 

@@ -320,7 +320,7 @@ def find_active(view: View, name: str) -> Agent:
 
 def having(view: View, role: str) -> list[str]:
     """The active agents that have this role, in the order of their names."""
-    return [name for name in view.order(Agent, TENANT) if role in find(view, name).roles]
+    return [name for name, entry in view.ranked(Agent, TENANT) if role in entry.state.roles]
 
 
 def deactivated(name: str) -> Refused:

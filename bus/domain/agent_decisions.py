@@ -158,7 +158,7 @@ def _check_parent(view: View, name: str, parent: str | None) -> None:
 
 
 def _guard_last_owner(view: View, name: str) -> None:
-    owners = [key for key in view.order(Agent, TENANT) if key != name and "owner" in find(view, key).authority]
+    owners = [key for key, entry in view.ranked(Agent, TENANT) if key != name and "owner" in entry.state.authority]
     if not owners:
         raise Refused(
             "this is the tenant's last owner",

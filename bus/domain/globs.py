@@ -248,13 +248,40 @@ def overlap(one: str, other: str) -> bool:
     return _overlap(shapes(one), shapes(other))
 
 
-def overlapping(paths: Iterable[tuple[str, Shapes]], others: Iterable[str]) -> tuple[str, str] | None:
-    """The first of `paths`, which come with their shapes, that overlaps with one of `others`, and that one."""
-    for path, mine in paths:
-        for other in others:
-            if _overlap(mine, shapes(other)):
-                return path, other
-    return None
+def overlapping(patterns: Iterable[str]) -> Callable[[frozenset[str]], tuple[str, str] | None]:
+    """A function that finds the first of these patterns that overlaps with one of some others, and that other one."""
+    mine = [(pattern, shapes(pattern)) for pattern in patterns]
+    ends = [_end(shape) for _, known in mine for shape in known]
+
+    def exactly(others: Iterable[str]) -> tuple[str, str] | None:
+        for pattern, known in mine:
+            for other in others:
+                if _overlap(known, shapes(other)):
+                    return pattern, other
+        return None
+
+    def found(others: frozenset[str]) -> tuple[str, str] | None:
+        # What most patterns are told apart by, and much quicker than taking both apart.
+        for head, tail, depth, below in _ends(others):
+            for my_head, my_tail, my_depth, my_below in ends:
+                if (head.startswith(my_head) or my_head.startswith(head)) and (
+                    tail.endswith(my_tail) or my_tail.endswith(tail) or my_depth > below or depth > my_below
+                ):
+                    return exactly(others)
+        return None
+
+    return found
+
+
+@lru_cache(maxsize=1 << 14)
+def _ends(patterns: frozenset[str]) -> tuple[tuple[str, str, int, int], ...]:
+    return tuple(_end(shape) for pattern in patterns for shape in shapes(pattern))
+
+
+def _end(shape: Shape) -> tuple[str, str, int, int]:
+    """Head, tail, how many names it spells out, and how many a pattern has to spell out to be below it."""
+    depth = len(shape.names.items)
+    return shape.head, shape.tail, depth, depth if shape.is_plain else MAX_NAMES
 
 
 def _overlap(mine: Shapes, theirs: Shapes) -> bool:

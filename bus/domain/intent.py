@@ -23,7 +23,7 @@ from msgspec.structs import replace
 
 from bus.domain.task import Seconds
 from bus.domain.task_claims import lease, stamp
-from bus.domain.wording import ALIKE, at_most, key_of, likeness, marks
+from bus.domain.wording import ALIKE, at_most, key_of, likeness
 from bus.errors import NotFound, Refused
 from bus.events import Event, Fact
 from bus.model import (
@@ -292,16 +292,15 @@ def decide_withdraw(view: View, request: Withdraw, ctx: Context) -> Decision:
 
 def near(view: View, namespace: str, key: str, text: str) -> list[Near]:
     """The other intents of the namespace that are worded alike, the most alike first."""
-    my_key, my_text, is_path = marks(key), marks(text), "/" in key
+    key_bound, text_bound, is_path = at_most(key), at_most(text), "/" in key
     candidates = []
-    for other in view.order(Intent, namespace):
-        intent = view.get(Intent, namespace, other)
-        if intent is None or intent.expires is None or other == key:
+    for other, entry in view.ranked(Intent, namespace):
+        if other == key:
             continue
-        by_key = 0.0 if is_path and "/" in other else at_most(my_key, marks(other))
-        share = max(by_key, at_most(my_text, marks(intent.text)))
+        by_key = 0.0 if is_path and "/" in other else key_bound(other)
+        share = max(by_key, text_bound(entry.state.text))
         if share >= ALIKE:
-            candidates.append((share, -intent.declared, other))
+            candidates.append((share, -entry.state.declared, other))
     found = []
     for _, _, other in nlargest(COMPARED, candidates):
         intent = view.get(Intent, namespace, other)

@@ -125,9 +125,7 @@ def _active(known: _Known) -> _Known:
 
 def _twin(view: View, ctx: Context, namespace: str, digest: str) -> _Known | None:
     """The active entry that says so already."""
-    for key in view.order(Memory, namespace, (digest,)):
-        entry = view.entry(Memory, namespace, key)
-        assert entry is not None
+    for key, entry in view.ranked(Memory, namespace, (digest,)):
         return _Known(namespace, key, entry.state, entry.since)
     return None
 

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from typing import Any, NoReturn
 
 from bus.domain import reservation as ask
-from bus.domain.globs import normal, overlap, overlapping, shapes
+from bus.domain.globs import normal, overlap, overlapping
 from bus.domain.reservation import (
     Reservation,
     ReservationExpired,
@@ -56,11 +56,9 @@ def clash(mode: str, other: str) -> bool:
 def _in(view: View, ctx: Context, repository: str) -> Iterator[Held]:
     """The reservations of a repository whose end has not been written, in the order in which they were made."""
     prefix = key_of(repository, "")
-    for key in view.order(Reservation, ctx.namespace):
+    for key, entry in view.ranked(Reservation, ctx.namespace):
         if key.startswith(prefix):
-            held = view.get(Reservation, ctx.namespace, key)
-            if held is not None and held.state == "held":
-                yield key, held
+            yield key, entry.state
 
 
 def _mine(view: View, ctx: Context, repository: str) -> dict[str, Reservation]:
@@ -93,7 +91,7 @@ def decide_reserve(view: View, request: ask.Reserve, ctx: Context) -> Decision:
     repository = _repository(request, ctx)
     paths = sorted({normal(path) for path in request.paths})
     lease_s = _lease_s(repository, request.lease_s, ctx)
-    wanted = [(path, shapes(path)) for path in paths]
+    overlap_with = overlapping(paths)
     ended: list[Emit] = []
     conflicts: list[dict[str, Any]] = []
     mine = 0
@@ -103,7 +101,7 @@ def decide_reserve(view: View, request: ask.Reserve, ctx: Context) -> Decision:
             if held.mode == request.mode and held.paths == set(paths):
                 return _again(view, request, ctx, (key, held))
             mine += 1
-        elif (is_over or clash(request.mode, held.mode)) and (pair := overlapping(wanted, held.paths)):
+        elif (is_over or clash(request.mode, held.mode)) and (pair := overlap_with(held.paths)):
             if is_over:
                 ended += expire(held, key, ctx.now)
             else:

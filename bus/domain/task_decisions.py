@@ -93,7 +93,7 @@ def _waiting(view: View, ctx: Context) -> Iterator[str]:
         if state is Task and namespace == ctx.namespace:
             task, _ = met(view, ctx, key)
             ended.append((_rank(task), key))
-    waiting = ((_rank(find(view, ctx.namespace, key)), key) for key in view.order(Task, ctx.namespace))
+    waiting = ((_rank(entry.state), key) for key, entry in view.ranked(Task, ctx.namespace))
     for _, key in merge(waiting, sorted(item for item in ended if item[0] is not None)):
         yield key
 

@@ -56,7 +56,7 @@ def decide_found(view: View, request: Found, ctx: Context) -> Decision:
     known = view.entry(Tenant, TENANT, request.tenant)
     if known is not None:
         return Founded(seq=known.since, tenant=request.tenant)
-    for other in view.order(Tenant, TENANT):
+    for other, _ in view.ranked(Tenant, TENANT):
         raise Refused(
             "the log belongs to another tenant",
             code="founded",

@@ -29,7 +29,7 @@ def files_at(view: View, namespace: str, path: str) -> list[str]:
 
 def _below(view: View, namespace: str, path: str) -> list[str]:
     found, start = list[str](), f"{path}/"
-    for key in view.order(VaultFile, namespace):
+    for key, _ in view.ranked(VaultFile, namespace):
         if key.startswith(start):
             found.append(key)
         elif key > start:

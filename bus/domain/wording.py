@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Callable
 from functools import lru_cache
 from typing import NamedTuple
 from zlib import crc32
@@ -96,7 +97,13 @@ def marks(text: str) -> Marks:
     return Marks(bits, len(found) - bits.bit_count(), len(found))
 
 
-def at_most(one: Marks, other: Marks) -> float:
-    """How alike two texts with these marks can be: never less than they are."""
-    most = (one.bits & other.bits).bit_count() + one.hidden
-    return 2 * most / (one.number + other.number) if most else 0.0
+def at_most(text: str) -> Callable[[str], float]:
+    """A function that says how alike another text can be to this one: never less than it is."""
+    bits, hidden, number = marks(text)
+
+    def bound(other: str) -> float:
+        theirs, _, count = marks(other)
+        most = (bits & theirs).bit_count() + hidden
+        return 2 * most / (number + count) if most else 0.0
+
+    return bound

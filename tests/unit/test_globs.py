@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bus.domain.globs import MAX_LENGTH, MAX_NAMES, MAX_WILDCARDS, normal, overlap, quoted
+from bus.domain.globs import MAX_LENGTH, MAX_NAMES, MAX_WILDCARDS, normal, overlap, overlapping, quoted
 from bus.errors import InvalidRequest
 
 # --- writing patterns alike -----------------------------------------------------------------------------------------
@@ -181,6 +181,7 @@ atoms = st.sampled_from(("a", "b", "*", "?", "[ab]", "[!a]", "[!ab]"))
 one_name = st.lists(atoms, min_size=1, max_size=3).map("".join).map(lambda name: re.sub(r"\*+", "*", name))
 deep = st.lists(st.sampled_from(("a", "b", "?", "*", "**")), min_size=1, max_size=3).map("/".join).map(normal)
 mixed = st.lists(st.sampled_from(("a", "b", "ab", "a*", "*b", "?a", "[!a]", "**")), min_size=1, max_size=3)
+written = mixed.map("/".join).map(normal)
 
 
 @settings(max_examples=400, deadline=None)
@@ -196,6 +197,13 @@ def test_paths_meet_when_listing_finds_one_that_both_cover(one: str, other: str)
 
 
 @settings(max_examples=200, deadline=None)
-@given(mixed.map("/".join).map(normal), mixed.map("/".join).map(normal))
+@given(written, written)
 def test_globs_meet_when_listing_finds_a_path_that_both_cover(one: str, other: str) -> None:
     assert overlap(one, other) == overlap(other, one) == meets_by_listing(one, other, MIXED)
+
+
+@given(st.lists(written, min_size=1, max_size=3), st.frozensets(written, max_size=3))
+def test_one_of_several_overlaps_when_any_two_do(mine: list[str], theirs: frozenset[str]) -> None:
+    found = overlapping(mine)(theirs)
+    assert (found is not None) == any(overlap(one, other) for one in mine for other in theirs)
+    assert found is None or overlap(*found)

@@ -95,7 +95,7 @@ def test_a_loaded_world_is_indexed(view: Speculation) -> None:
     view.world.load(Task, "default", "held", Entry(3, 4, task))
     view.world.load(Task, "default", "free", Entry(5, 5, Task(title="y", opener="atlas", opened=5)))
     view.index()
-    assert list(view.order(Task, "default")) == ["free"]
+    assert [key for key, _ in view.ranked(Task, "default")] == ["free"]
     assert list(view.due(NOW)) == [(Task, "default", "held")]
     assert view.next_deadline() == NOW
 
@@ -141,7 +141,7 @@ def test_the_tail_may_be_faster_than_the_acknowledgement(view: Speculation) -> N
     view.stored([opened], [4])
     assert view.entry(Channel, "default", "dev") == Entry(4, 4, Channel())
     assert not view.touched
-    assert list(view.order(Task, "default")) == []
+    assert [key for key, _ in view.ranked(Task, "default")] == []
     assert not view.touched
     assert (view.tips, view.tip(opened.subject)) == ({}, 4)
 
@@ -154,7 +154,7 @@ def test_discarding_gives_up_what_is_not_stored_and_nothing_else(view: Speculati
     view.discard()
     assert view.entry(Channel, "default", "dev") == Entry(1, 1, Channel())
     assert view.get(Channel, "default", "ops") is None
-    assert list(view.order(Task, "default")) == []
+    assert [key for key, _ in view.ranked(Task, "default")] == []
     assert not view.touched
     view.propose([joined])
     assert view.get(Channel, "default", "dev") == Channel(members=frozenset({"atlas"}))
@@ -198,12 +198,12 @@ def test_settled_order_is_that_of_the_stored_state(view: Speculation) -> None:
     later = draft("e6", "d", TaskOpened(title="d", priority=9))
     amended = draft("e7", "a", TaskAmended(priority=7))
     view.propose([claim("e8", "b"), released, later, amended])
-    assert list(view.order(Task, "default")) == ["d", "a", "c"]
+    assert [key for key, _ in view.ranked(Task, "default")] == ["d", "a", "c"]
     assert view.touched
     view.settled = True
     view.touched = False
-    assert list(view.order(Task, "default")) == ["b", "a"]
-    assert list(view.order(Task, "other")) == []
+    assert [key for key, _ in view.ranked(Task, "default")] == ["b", "a"]
+    assert [key for key, _ in view.ranked(Task, "other")] == []
     assert list(view.due(NOW + timedelta(seconds=60))) == [(Task, "default", "c")]
     assert not view.touched
     view.settled = False
@@ -214,16 +214,16 @@ def test_entities_are_found_by_their_rank_as_they_are_and_as_they_are_stored(vie
     one, two = ((sameness("shared", "atlas", "", text),) for text in ("one", "two"))
     for seq, text in enumerate(("zero", "one", "three"), 1):
         fold(view, draft(f"e{seq}", f"m-{seq}", MemoryWritten(content=text, scope="shared")), seq)
-    assert list(view.order(Memory, "default", one)) == ["m-2"]
+    assert [key for key, _ in view.ranked(Memory, "default", one)] == ["m-2"]
     assert not view.touched
     view.propose(
         [draft("e4", "m-4", MemoryWritten(content="two", scope="shared")), draft("e5", "m-2", MemoryRetracted())]
     )
-    assert [list(view.order(Memory, "default", rank)) for rank in (one, two)] == [[], ["m-4"]]
+    assert [[key for key, _ in view.ranked(Memory, "default", rank)] for rank in (one, two)] == [[], ["m-4"]]
     assert view.touched
     view.settled = True
-    assert [list(view.order(Memory, "default", rank)) for rank in (one, two)] == [["m-2"], []]
-    assert list(view.order(Memory, "lab", one)) == []
+    assert [[key for key, _ in view.ranked(Memory, "default", rank)] for rank in (one, two)] == [["m-2"], []]
+    assert [key for key, _ in view.ranked(Memory, "lab", one)] == []
 
 
 # --- against a model ----------------------------------------------------------------------------------------------
@@ -258,7 +258,7 @@ def looks(view: Speculation) -> tuple[Any, ...]:
     plain = [
         s and replace(s, opened=min(s.opened, PROVISIONAL), fence=s.fence and min(s.fence, PROVISIONAL)) for s in states
     ]
-    return plain, list(view.due(NOW + timedelta(seconds=35))), list(view.order(Task, "default"))
+    return plain, list(view.due(NOW + timedelta(seconds=35))), [key for key, _ in view.ranked(Task, "default")]
 
 
 @settings(max_examples=300, deadline=None)
