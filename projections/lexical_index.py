@@ -34,8 +34,10 @@ from projections.schema import OPEN
 Ints = NDArray[np.integer[Any]]
 Flags = NDArray[np.bool_]
 KINDS = ("memory", "message", "journal")
-NONE = -1
-"""No slot, or no row."""
+NOBODY = 0
+"""The slot of nothing: whatever stands first or last in a thread, or alone, has it beside itself."""
+CLOSED = -1
+"""No row."""
 _EPOCH = datetime(1970, 1, 1)
 _MICROSECOND = timedelta(microseconds=1)
 
@@ -83,11 +85,12 @@ class Index:
 
     def __init__(self) -> None:
         self.position = 0
-        self.slot, self.begins, self.ends = Column(np.int32), Column(np.int64), Column(np.int64)
+        # What is used as an index has the width of one, so that it need not be converted.
+        self.slot, self.begins, self.ends = Column(np.intp), Column(np.int64), Column(np.int64)
         self.length, self.day, self.time = Column(np.int32), Column(np.int32), Column(np.int64)
         self.kind, self.ident, self.group = Column(np.int8), Column(np.int64), Column(np.int32)
         self.author, self.entity = Column(np.int32), Column(np.int32)
-        self.before, self.behind = Column(np.int32), Column(np.int32)
+        self.before, self.behind = Column(np.intp), Column(np.intp)
         self.authors, self.entities = Numbered[str](), Numbered[str]()
         self.groups = Numbered[tuple[str, str | None]]()
         self._postings = Postings()
@@ -95,23 +98,28 @@ class Index:
         """By slot: the day on which it was first said, the row that is open, and a digest of what that says."""
         self._last: dict[tuple[Any, ...], int] = {}
         """By thread: its last slot."""
+        for column in (self.kind, self.ident, self.group, self.author, self.entity, self.before, self.behind):
+            column.append(NOBODY)
+        for column in (self._first_day, self._said):
+            column.append(0)
+        self._open.append(CLOSED)
 
     # --- what is taken in --------------------------------------------------------------------------------------
 
     def put(self, wording: Wording) -> None:
         """Take in what one event said."""
-        slot = NONE if wording.ident == wording.seq else self._slot(wording.kind, wording.ident)
+        slot = NOBODY if wording.ident == wording.seq else self._slot(wording.kind, wording.ident)
         if wording.text is None:
             self._end(slot, wording.seq)
             return
-        if slot == NONE:
+        if slot == NOBODY:
             if wording.ident != wording.seq:
                 return  # No table could hold how it began.
             slot = self._new(wording)
         day = wording.true_from.toordinal() if wording.true_from is not None else int(self._first_day.values[slot])
         said = blake2b(f"{day} {wording.text}".encode("utf-8", "replace"), digest_size=8).digest()
         digest = int.from_bytes(said, signed=True)
-        if self._open.values[slot] != NONE and self._said.values[slot] == digest:
+        if self._open.values[slot] != CLOSED and self._said.values[slot] == digest:
             return  # Something else about it changed.
         self._end(slot, wording.seq)
         self._open.set(slot, self.slot.size)
@@ -119,20 +127,20 @@ class Index:
         self._row(slot, wording, words(wording.text), day)
 
     def _slot(self, kind: str, ident: int) -> int:
-        """The slot of a thing, NONE if it has said nothing yet."""
+        """The slot of a thing, NOBODY if it has said nothing yet."""
         place = int(np.searchsorted(self.ident.values, ident))
         is_there = place < self.ident.size and self.ident.values[place] == ident
-        return place if is_there and self.kind.values[place] == KINDS.index(kind) else NONE
+        return place if is_there and self.kind.values[place] == KINDS.index(kind) else NOBODY
 
     def _new(self, wording: Wording) -> int:
         slot = self.ident.size
         group = self.groups.number((wording.namespace, wording.audience))
-        before = NONE
+        before = NOBODY
         if wording.thread is not None:
             thread = (wording.kind, group, *wording.thread)
-            before = self._last.get(thread, NONE)
+            before = self._last.get(thread, NOBODY)
             self._last[thread] = slot
-        if before != NONE:
+        if before != NOBODY:
             self.behind.set(before, slot)
         self.kind.append(KINDS.index(wording.kind))
         self.ident.append(wording.ident)
@@ -140,9 +148,9 @@ class Index:
         self.author.append(self.authors.number(wording.author))
         self.entity.append(self.entities.number(wording.entity))
         self.before.append(before)
-        self.behind.append(NONE)
+        self.behind.append(NOBODY)
         self._first_day.append(wording.time.date().toordinal())
-        self._open.append(NONE)
+        self._open.append(CLOSED)
         self._said.append(0)
         return slot
 
@@ -156,9 +164,10 @@ class Index:
         self.time.append((wording.time - _EPOCH) // _MICROSECOND)
 
     def _end(self, slot: int, seq: int) -> None:
-        if slot != NONE and (row := int(self._open.values[slot])) != NONE:
+        row = int(self._open.values[slot])
+        if row != CLOSED:
             self.ends.set(row, seq)
-            self._open.set(slot, NONE)
+            self._open.set(slot, CLOSED)
 
     # --- what is asked -----------------------------------------------------------------------------------------
 
@@ -179,9 +188,3 @@ class Index:
     def time_of(self, row: int) -> datetime:
         """When what a row says was said."""
         return (_EPOCH + int(self.time.values[row]) * _MICROSECOND).replace(tzinfo=UTC)
-
-
-def neighbours(column: Ints, slots: Ints) -> Ints:
-    """The slots that stand before (or behind: as `column` says) these; NONE has NONE beside it."""
-    beside: Ints = np.where(slots == NONE, NONE, column[slots])
-    return beside

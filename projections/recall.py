@@ -27,11 +27,13 @@ from numpy.typing import NDArray
 
 from bus.subjects import SYSTEM
 from projections.lexical import names, spans, words
-from projections.lexical_index import KINDS, Flags, Index, Ints, neighbours
+from projections.lexical_index import KINDS, Flags, Index, Ints
 
 K1, B = 1.2, 0.75
 OWN, NEAR, WIDE = 2.0, 0.5, 1.0
 AUTHOR, TIME = 1.5, 1.4
+MANY = 4
+"""Where more than one text in so many has a word of the question, windows are made of all."""
 
 Floats = NDArray[np.float64]
 
@@ -80,23 +82,15 @@ class Ranking:
         self.texts = int(np.count_nonzero(visible))
         """How many texts were looked at."""
         self._weights: list[tuple[str, int, Ints, Floats]] = []
-        # The last place is that of no slot: whatever has no neighbour has that one.
-        own = np.zeros(index.ident.size + 1)
+        own = np.zeros(index.ident.size)
         self._count(own, visible)
         before, behind = index.before.values, index.behind.values
-        met = np.zeros(len(own), np.bool_)
-        scored = np.flatnonzero(own)
-        for column in (before, behind):
-            one = neighbours(column, scored)
-            for beside in (scored, one, neighbours(column, one)):
-                met[beside] = True
-        # Most texts have no word of the question, and stand next to none that has.
-        self._rows = np.flatnonzero(visible & met[index.slot.values])
+        self._rows = np.flatnonzero(visible & _reached(own, before, behind)[index.slot.values])
         self._slots = index.slot.values[self._rows]
-        one, other = neighbours(before, self._slots), neighbours(behind, self._slots)
+        one, other = before[self._slots], behind[self._slots]
         self._own = own[self._slots]
         self._near = self._own + own[one] + own[other]
-        self._wide = self._near + own[neighbours(before, one)] + own[neighbours(behind, other)]
+        self._wide = self._near + own[before[one]] + own[behind[other]]
         self._author = self._named(question, visible)
         self._time = self._then(question)
         self.score = (OWN * self._own + NEAR * self._near + WIDE * self._wide) * self._author * self._time
@@ -190,3 +184,17 @@ class Ranking:
             )
             factor[fits[which]] = TIME
         return factor
+
+
+def _reached(own: Floats, before: Ints, behind: Ints) -> Flags:
+    """By slot: whether it has a word of the question, or stands next to one that has."""
+    scored = np.flatnonzero(own)
+    if len(scored) * MANY > len(own):
+        return np.ones(len(own), np.bool_)  # Nearly all of them, which is found out soonest by looking.
+    reached = np.zeros(len(own), np.bool_)
+    reached[scored] = True
+    for column in (before, behind):
+        beside = column[scored]
+        reached[beside] = True
+        reached[column[beside]] = True
+    return reached
