@@ -51,7 +51,7 @@ def _memory(screen: Screen, answer: memory.MemoryDetail) -> None:
 
 def _hits(screen: Screen, answer: recall.Hits) -> None:
     for hit in answer.hits:
-        place = hit.memory or (f"in {hit.channel}" if hit.channel else f"dm with {hit.dm}" if hit.dm else hit.kind)
+        place = _place(hit)
         about = f" about {hit.subject}" if hit.subject else ""
         head: list[Part] = [seq_part(hit.seq), "  ", (screen.time(hit.time), "dim"), "  ", (hit.agent, "bold")]
         text = hit.text if len(hit.text) <= TEXT else f"{hit.text[: TEXT - 1]}…"
@@ -61,6 +61,15 @@ def _hits(screen: Screen, answer: recall.Hits) -> None:
             _explained(screen, hit.why)
     if not answer.hits:
         screen.note(f"nothing bears on {', '.join(answer.words)}")
+
+
+def _place(hit: recall.Hit) -> str:
+    """Where something was said."""
+    if hit.path is not None:
+        return f"{hit.path}:{hit.line}"
+    if hit.channel is not None:
+        return f"in {hit.channel}"
+    return f"dm with {hit.dm}" if hit.dm is not None else hit.memory or hit.task or hit.kind
 
 
 def _explained(screen: Screen, why: recall.Why) -> None:

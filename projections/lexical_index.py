@@ -1,9 +1,10 @@
 """The words of everything that can be recalled, in memory: which text has which words, and what stands next to it.
 
-    slot     one thing that can be recalled (an entry of the memory, a message, an entry of a journal)
+    slot     one thing that can be recalled: an entry of the memory, a message, an entry of a journal, what a task is
+             or what became of it, a passage of a version of a file
     row      one wording of a slot, valid from a seq until before another
     posting  a word occurs so many times in a row
-    thread   slots that follow one another: a channel, a conversation, a subject, a journal
+    thread   slots that follow one another: a channel, a conversation, a subject, a journal, a task, a version of a file
 
 Rules:
 * It is derived from the tables and is put together in the order of the log. What a later event adds, or ends, makes no
@@ -33,7 +34,7 @@ from projections.schema import OPEN
 
 Ints = NDArray[np.integer[Any]]
 Flags = NDArray[np.bool_]
-KINDS = ("memory", "message", "journal")
+KINDS = ("memory", "message", "journal", "task", "document")
 NOBODY = 0
 """The slot of nothing: whatever stands first or last in a thread, or alone, has it beside itself."""
 CLOSED = -1
@@ -46,7 +47,7 @@ T = TypeVar("T", bound=Hashable)
 
 class Wording(NamedTuple):
     """What one event made a thing say. `ident` is the seq of its first event; `text`, by which it is found, is None
-    when it says nothing any more."""
+    when it says nothing any more, in none of its parts."""
 
     seq: int
     time: datetime
@@ -59,6 +60,8 @@ class Wording(NamedTuple):
     """What it belongs to (None: it stands alone)."""
     author: str
     text: str | None
+    part: int = 0
+    """Which part of what came into being with that event."""
     true_from: date | None = None
     """When it began to be true, if that was said. Otherwise it is of the day on which it was first said."""
 
@@ -89,7 +92,7 @@ class Index:
         self.slot, self.begins, self.ends = Column(np.intp), Column(np.int64), Column(np.int64)
         self.length, self.day, self.time = Column(np.int32), Column(np.int32), Column(np.int64)
         self.kind, self.ident, self.group = Column(np.int8), Column(np.int64), Column(np.int32)
-        self.author, self.entity = Column(np.int32), Column(np.int32)
+        self.author, self.entity, self.part = Column(np.int32), Column(np.int32), Column(np.int32)
         self.before, self.behind = Column(np.intp), Column(np.intp)
         self.authors, self.entities = Numbered[str](), Numbered[str]()
         self.groups = Numbered[tuple[str, str | None]]()
@@ -98,24 +101,26 @@ class Index:
         """By slot: the day on which it was first said, the row that is open, and a digest of what that says."""
         self._last: dict[tuple[Any, ...], int] = {}
         """By thread: its last slot."""
-        for column in (self.kind, self.ident, self.group, self.author, self.entity, self.before, self.behind):
-            column.append(NOBODY)
-        for column in (self._first_day, self._said):
+        for column in (self.kind, self.ident, self.group, self.author, self.entity, self.part):
             column.append(0)
+        for column in (self.before, self.behind, self._first_day, self._said):
+            column.append(NOBODY)
         self._open.append(CLOSED)
 
     # --- what is taken in --------------------------------------------------------------------------------------
 
     def put(self, wording: Wording) -> None:
         """Take in what one event said."""
-        slot = NOBODY if wording.ident == wording.seq else self._slot(wording.kind, wording.ident)
         if wording.text is None:
-            self._end(slot, wording.seq)
+            for slot in self._slots(wording.kind, wording.ident):
+                self._end(slot, wording.seq)
             return
-        if slot == NOBODY:
-            if wording.ident != wording.seq:
-                return  # No table could hold how it began.
+        if wording.ident == wording.seq:
             slot = self._new(wording)
+        elif known := self._slots(wording.kind, wording.ident):
+            slot = known[wording.part]
+        else:
+            return  # No table could hold how it began.
         day = wording.true_from.toordinal() if wording.true_from is not None else int(self._first_day.values[slot])
         said = blake2b(f"{day} {wording.text}".encode("utf-8", "replace"), digest_size=8).digest()
         digest = int.from_bytes(said, signed=True)
@@ -126,11 +131,10 @@ class Index:
         self._said.set(slot, digest)
         self._row(slot, wording, words(wording.text), day)
 
-    def _slot(self, kind: str, ident: int) -> int:
-        """The slot of a thing, NOBODY if it has said nothing yet."""
-        place = int(np.searchsorted(self.ident.values, ident))
-        is_there = place < self.ident.size and self.ident.values[place] == ident
-        return place if is_there and self.kind.values[place] == KINDS.index(kind) else NOBODY
+    def _slots(self, kind: str, ident: int) -> range:
+        """The slots of a thing, one for each part; none if it has said nothing yet."""
+        first, last = (int(np.searchsorted(self.ident.values, ident, side)) for side in ("left", "right"))
+        return range(first, last) if first < last and self.kind.values[first] == KINDS.index(kind) else range(0)
 
     def _new(self, wording: Wording) -> int:
         slot = self.ident.size
@@ -147,6 +151,7 @@ class Index:
         self.group.append(group)
         self.author.append(self.authors.number(wording.author))
         self.entity.append(self.entities.number(wording.entity))
+        self.part.append(wording.part)
         self.before.append(before)
         self.behind.append(NOBODY)
         self._first_day.append(wording.time.date().toordinal())

@@ -4,9 +4,10 @@ Rules:
 * The index is filled in the order of the log, a slice at a time; a slice is read whole before any of it is taken in, so
   a reading that is stopped leaves nothing half done.
 * What a text is found by is its words and the name of whoever said it; for an entry of the memory also its subject and
-  its tags.
-* Messages of one conversation follow one another, and so do entries about one subject and the entries of one journal.
-  An entry without a subject stands alone.
+  its tags, for what became of a task also its title, for a passage also its path and the heading it stands under.
+* Messages of one conversation follow one another, and so do entries about one subject, the entries of one journal, what
+  was said about a task, and the passages of one version of a file. An entry without a subject stands alone.
+* A file is found in the version that is valid; one that is deleted or renamed is not found under that path any more.
 """
 
 from __future__ import annotations
@@ -17,10 +18,14 @@ from threading import Lock
 from typing import Any
 
 from projections.lexical_index import Index, Wording
+from projections.passages import passages
 from projections.query import strings
+from projections.views.recalled import TOLD, told_of_task
 
 SLICE = 5_000
 """So many events are taken in at a time; whoever asks meanwhile waits for one slice at most."""
+SLICE_BYTES = 4_000_000
+"""A slice ends earlier when the files in it have more bytes than this."""
 Rows = Callable[[str], list[Sequence[Any]]]
 Chunks = Callable[[str], Iterator[Sequence[Sequence[Any]]]]
 """Runs a query over all rows, whoever may see them, and gives what it finds in lists."""
@@ -52,6 +57,7 @@ class Lexicon:
             after = self._index.position
             upto = min(seq, after + SLICE)
             if after < upto:
+                upto = _bounded(chunks, after, upto)
                 for wording in sorted(_wordings(chunks, after, upto), key=lambda one: one.seq):
                     self._index.put(wording)
                 self._index.position = upto
@@ -65,10 +71,8 @@ def _wordings(chunks: Chunks, after: int, upto: int) -> list[Wording]:
         return [row for chunk in chunks(sql) for row in chunk]
 
     within = f"seq > {after} and seq <= {upto}"
-    kinds = rows(
-        f"select distinct family from event where {within} and family in ('memory', 'channel', 'dm', 'journal')"
-    )
-    families = {family for (family,) in kinds}
+    of = "'memory', 'channel', 'dm', 'journal', 'task', 'vault'"
+    families = {family for (family,) in rows(f"select distinct family from event where {within} and family in ({of})")}
     found: list[Wording] = []
     if families & {"channel", "dm"}:
         found += _messages(rows, within)
@@ -76,7 +80,22 @@ def _wordings(chunks: Chunks, after: int, upto: int) -> list[Wording]:
         found += _memories(rows, after, upto)
     if "journal" in families:
         found += _entries(rows, within)
+    if "task" in families:
+        found += _tasks(rows, after, upto)
+    if "vault" in families:
+        found += _documents(rows, after, upto)
     return found
+
+
+def _bounded(chunks: Chunks, after: int, upto: int) -> int:
+    """Where a slice ends that has not too many bytes of files, or only one file."""
+    size = 0
+    sql = f"select seq_from, size from vault where seq_from > {after} and seq_from <= {upto} order by 1"
+    for seq, more in (row for chunk in chunks(sql) for row in chunk):
+        if size and size + more > SLICE_BYTES:
+            return int(seq) - 1
+        size += more
+    return upto
 
 
 def _messages(rows: Rows, within: str) -> Iterator[Wording]:
@@ -145,3 +164,53 @@ def _entries(rows: Rows, within: str) -> Iterator[Wording]:
             author=agent,
             text="\n".join((agent, *lines)),
         )
+
+
+def _tasks(rows: Rows, after: int, upto: int) -> Iterator[Wording]:
+    kinds = ", ".join(f"'{kind}'" for kind in TOLD)
+    sql = f"""
+        select seq_from, e.time, kid, t.namespace, task, opener, e.agent, e.type, title, body, result, reason, notes
+        from task t join event e on e.seq = seq_from where seq_from > {after} and seq_from <= {upto}
+        and e.seq > {after} and e.seq <= {upto} and e.type in ({kinds})"""
+    for seq, time, kid, namespace, task, opener, agent, kind, *texts in rows(sql):
+        describes = kind in ("task.opened", "task.amended")
+        text = told_of_task(kind, *texts)
+        if text is not None:
+            author = opener if describes else agent
+            yield Wording(
+                seq=seq,
+                time=time,
+                kind="task",
+                ident=kid if describes else seq,
+                entity=task,
+                namespace=namespace,
+                audience=None,
+                thread=(task,),
+                author=author,
+                text=f"{author} {text}",
+            )
+
+
+def _documents(rows: Rows, after: int, upto: int) -> Iterator[Wording]:
+    for at, text in (("seq_to", "null"), ("seq_from", "content")):
+        sql = f"""
+            select {at}, e.time, seq_from, v.namespace, vault, e.agent, {text} from vault v join event e on e.seq = {at}
+            where {at} > {after} and {at} <= {upto} and e.seq > {after} and e.seq <= {upto} and state = 'present'"""
+        for seq, time, version, namespace, path, agent, content in rows(sql):
+            said = Wording(
+                seq=seq,
+                time=time,
+                kind="document",
+                ident=version,
+                entity=path,
+                namespace=namespace,
+                audience=None,
+                thread=(path, str(version)),
+                author=agent,
+                text=None,
+            )
+            if content is None:
+                yield said
+                continue
+            for part, passage in enumerate(passages(path, content)):
+                yield said._replace(part=part, text=f"{agent} {path} {passage.under} {passage.text}")

@@ -11,7 +11,7 @@ Rules:
 * How rare a word is, and how long texts are, is counted over what the asker may see as of that event: neither what came
   later nor what is private to somebody else moves a score.
 * The same question as of the same event has the same scores, bit by bit, and what has the same score is ordered by its
-  seq, the newest first.
+  seq, the newest first, and parts of one thing as they stand in it.
 * Everything here is pure.
 """
 
@@ -44,6 +44,7 @@ class Found(NamedTuple):
     slot: int
     kind: str
     ident: int
+    part: int
     namespace: str
     entity: str
     author: str
@@ -99,7 +100,8 @@ class Ranking:
         """What fits, best first, in lists that get longer; the first has so many, or more with the same score."""
         among = np.isin(self._index.kind.values[self._slots], [KINDS.index(kind) for kind in kinds])
         fitting = np.flatnonzero((self.score > 0) & among)
-        scores, idents = self.score[fitting], self._index.ident.values[self._slots[fitting]]
+        slots = self._slots[fitting]
+        scores, idents, parts = self.score[fitting], self._index.ident.values[slots], self._index.part.values[slots]
         done, upto = 0, first
         while done < len(fitting):
             if upto < len(fitting):
@@ -108,7 +110,7 @@ class Ranking:
                 top = np.flatnonzero(scores >= least)
             else:
                 top = np.arange(len(fitting))
-            order = top[np.lexsort((-idents[top], -scores[top]))]
+            order = top[np.lexsort((parts[top], -idents[top], -scores[top]))]
             yield [self._found(int(place)) for place in fitting[order[done:]]]
             done, upto = len(order), len(order) * 8
 
@@ -127,6 +129,7 @@ class Ranking:
             slot=int(slot),
             kind=KINDS[index.kind.values[slot]],
             ident=int(index.ident.values[slot]),
+            part=int(index.part.values[slot]),
             namespace=index.groups.things[index.group.values[slot]][0],
             entity=index.entities.things[index.entity.values[slot]],
             author=index.authors.things[index.author.values[slot]],

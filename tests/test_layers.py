@@ -51,6 +51,7 @@ PURE = (
         "projections/columns.py",
         "projections/lexical_index.py",
         "projections/postings.py",
+        "projections/passages.py",
         "projections/query.py",
     ),
     *("projections/recall.py", "projections/schema.py", "projections/views/"),

@@ -14,6 +14,7 @@ from msgspec.structs import replace
 
 from bus.domain.recall import Hit, Why
 from bus.subjects import TENANT
+from projections.passages import passages
 from projections.query import Reader, sought, strings
 from projections.recall import Found
 from projections.views import memory
@@ -87,6 +88,51 @@ def _entries(reader: Reader, namespace: str, found: Sequence[Found]) -> Shown:
             yield one, _hit(one, "\n".join(filter(None, said[one.ident])))
 
 
+TOLD: Mapping[str, str] = MappingProxyType(
+    {
+        "task.opened": "",
+        "task.amended": "",
+        "task.completed": "done",
+        "task.failed": "failed",
+        "task.cancelled": "cancelled",
+        "task.released": "released",
+        "task.reopened": "reopened",
+        "task.declined": "declined",
+        "task.offered": "offered",
+        "task.handed_off": "handed off",
+    }
+)
+"""The events by which something is told of a task, and in a word what."""
+
+
+def told_of_task(kind: str, title: str, body: str, result: str, reason: str, notes: str) -> str | None:
+    """What an event told of a task, which looks so after it; None when it told nothing."""
+    if not TOLD[kind]:
+        return "\n".join(filter(None, (title, body)))
+    told = {"task.completed": result, "task.offered": notes, "task.handed_off": notes}.get(kind, reason)
+    return f"{title}\n{TOLD[kind]}: {told}" if told.strip() else None
+
+
+def _tasks(reader: Reader, namespace: str, found: Sequence[Found]) -> Shown:
+    wanted = sought(one.seq for one in found)
+    sql = f"""
+        select seq_from, type, title, body, result, reason, notes from {reader.history("task")} t
+        join {reader.at("event")} e on e.seq = seq_from where seq_from in {wanted} and e.seq in {wanted}"""
+    told = {seq: told_of_task(*said) for seq, *said in reader.rows(sql)}
+    for one in found:
+        if (text := told.get(one.seq)) is not None:
+            yield one, replace(_hit(one, text), task=one.entity)
+
+
+def _documents(reader: Reader, namespace: str, found: Sequence[Found]) -> Shown:
+    sql = f"select seq_from, vault, content from {reader.at('vault')} where seq_from in "
+    files = {seq: passages(*file) for seq, *file in reader.rows(sql + sought({one.seq for one in found}))}
+    for one in found:
+        if one.part < len(files.get(one.seq, ())):
+            passage = files[one.seq][one.part]
+            yield one, replace(_hit(one, passage.text), path=one.entity, line=passage.line)
+
+
 _SHOWN: Mapping[str, Callable[[Reader, str, Sequence[Found]], Shown]] = MappingProxyType(
-    {"memory": _memories, "message": _messages, "journal": _entries}
+    {"memory": _memories, "message": _messages, "journal": _entries, "task": _tasks, "document": _documents}
 )

@@ -1,5 +1,5 @@
 """What the events say about memories, and what the queries about them and recall have to be answered. Part of
-`tests.property.told` and `tests.property.oracle`, with their rules; what a word is, is asked of the product."""
+`tests.property.told` and `tests.property.oracle`, with their rules; words and passages are made by the product."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from bus.errors import InvalidRequest, NotFound
 from bus.events import Event, Unknown
 from bus.subjects import TENANT
 from projections.lexical import words
+from projections.passages import passages
 
 Place = tuple[str, str]
 ORDER = ("operating_pattern", "routing_rule", "voice_rule", "discipline_rule", "convention", "do_not", "fact")
@@ -203,6 +204,8 @@ def _texts(told: Any, me: str, request: recall.Recall) -> Iterator[_Text]:
             hit |= {"time": from_ns(event.time_ns), "text": "\n".join(line for line in lines if line)}
             thread = ("journal", event.namespace, event.agent)
             yield _Text("journal", event.seq, event.agent, thread, words("\n".join((event.agent, *lines))), hit)
+    yield from _of_tasks(told, here)
+    yield from _of_files(told, here)
     for place, known in _here(told, me, request.namespace):
         row = _row(told, me, request.namespace, place)
         text = " ".join((row.author, row.subject, row.content, *row.tags))
@@ -213,6 +216,48 @@ def _texts(told: Any, me: str, request: recall.Recall) -> Iterator[_Text]:
         group = (place[0], me if "+" in place[1] else "")
         thread = ("memory", group, row.subject) if row.subject else ("memory", row.written)
         yield _Text("memory", row.written, row.author, thread, words(text) if known["state"] == "active" else None, hit)
+
+
+def _of_tasks(told: Any, here: Place) -> Iterator[_Text]:
+    """What tasks are, and what was told of them."""
+    tasks: dict[Place, dict[str, Any]] = {}
+    for event in told.events:
+        if event.family != "task" or event.namespace not in here or isinstance(event.fact, Unknown):
+            continue
+        body, place, verb = json.loads(event.data), (event.namespace, event.entity), event.type.partition(".")[2]
+        if verb == "opened":
+            tasks[place] = {"body": "", "first": event, "worded": event} | body
+        known = tasks[place]
+        if verb == "amended" and any(body.get(name, known[name]) != known[name] for name in ("title", "body")):
+            known |= body | {"worded": event}
+        said = {"completed": "result", "offered": "notes", "handed_off": "notes"}.get(verb, "reason")
+        shown = {"completed": "done", "handed_off": "handed off"}.get(verb, verb)
+        if body.get(said, "").strip():
+            yield _of_task(event, event, event.agent, f"{known['title']}\n{shown}: {body[said]}")
+    for known in tasks.values():
+        text = f"{known['title']}\n{known['body']}" if known["body"] else known["title"]
+        yield _of_task(known["first"], known["worded"], known["first"].agent, text)
+
+
+def _of_task(first: Event, worded: Event, author: str, text: str) -> _Text:
+    hit = {"seq": worded.seq, "namespace": first.namespace, "agent": author, "text": text, "task": first.entity}
+    hit |= {"time": from_ns(worded.time_ns)}
+    thread = ("task", first.namespace, first.entity)
+    return _Text("task", first.seq, author, thread, words(f"{author} {text}"), hit)
+
+
+def _of_files(told: Any, here: Place) -> Iterator[_Text]:
+    """The passages of files as they are."""
+    for (namespace, path), versions in told.stored.files.items():
+        event, content = versions[-1]
+        if namespace not in here or content is None:
+            continue
+        for passage in passages(path, content):
+            hit = {"seq": event.seq, "namespace": namespace, "agent": event.agent, "text": passage.text}
+            hit |= {"path": path, "line": passage.line, "time": from_ns(event.time_ns)}
+            text = f"{event.agent} {path} {passage.under} {passage.text}"
+            thread = ("document", namespace, path)
+            yield _Text("document", event.seq, event.agent, thread, words(text), hit)
 
 
 def _own(texts: list[_Text], terms: list[str]) -> list[float]:

@@ -5,8 +5,10 @@ from __future__ import annotations
 from datetime import date
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from projections.lexical import Span, names, spans, words
+from projections.lexical import WORD, Span, names, spans, words
 
 
 @pytest.mark.parametrize(
@@ -70,3 +72,29 @@ def test_a_span_contains_its_days() -> None:
     assert Span(None, 5, 8).contains(date(1999, 5, 8))
     assert not Span(2023, 5, 8).contains(date(2023, 5, 9))
     assert not Span(2022, 5, None).contains(date(2023, 5, 8))
+
+
+pieces = st.lists(
+    st.one_of(st.from_regex(r"[A-Z]?[a-z]{2,8}|[A-Z]{2,4}|[0-9]{1,4}", fullmatch=True)), min_size=1, max_size=4
+)
+
+
+@given(pieces, st.sampled_from(("", "_", "-", ".", "/", "::", ":")))
+def test_an_identifier_is_found_whole_in_any_case_and_in_every_part(parts: list[str], between: str) -> None:
+    name = between.join(parts)
+    found = words(name)
+    for shouted in (name, f"in `{name}`:", f'"{name}"', f"({name}).", f"see {name}, then"):
+        assert set(found) <= set(words(shouted))
+    if between:
+        assert set(words(" ".join(parts))) <= set(found), "each part is found"
+        assert set(found) == set(words(name.lower())) | set(found), "and so is what is written without capital letters"
+    if len(parts) > 1 and between and len(name) <= WORD:
+        assert name.casefold() in found
+
+
+@given(st.text(max_size=300))
+def test_whatever_a_text_is_its_words_can_be_looked_for(text: str) -> None:
+    found = words(text)
+    assert all(0 < len(word) <= WORD and not word.isspace() for word in found)
+    assert words(text) == found
+    assert set(words(text.replace("\n", " "))) == set(found)
