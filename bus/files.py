@@ -131,6 +131,12 @@ def _denied(path: Path, error: OSError) -> NotFound | NotAllowed:
     return NotAllowed(f"the file cannot be written: {error.strerror}", code="no_permission", entity=str(path))
 
 
+def sync(path: Path) -> None:
+    """Return when what was written to a file is on the disk."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+
+
 def set_aside(path: Path, aside: Path) -> None:
     """Move a file, if it exists; one that was set aside earlier goes in any case."""
     aside.unlink(missing_ok=True)

@@ -14,21 +14,24 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from threading import Lock
 from typing import Any, Protocol
 
+from bus.clock import EPOCH
 from bus.errors import InvalidRequest, Refused
 from bus.model import Entry, State
 from bus.world import World
 from projections.batch import cleaned
 from projections.indexes import Indexes
 from projections.lexical_index import Index
+from projections.query import utc
 from projections.schema import AUDIENCE, OPEN, EntityTable, ItemTable, Schema, Table
 from projections.vectors import Collected
 
 FETCH_ROWS = 10_000
+NO_EVENT = (0, EPOCH)
 STOP_AGAIN_S = 0.05
 
 
@@ -45,7 +48,8 @@ class Stopped(Exception):
 
 
 class Reader:
-    """Reads as of event `seq` (0: before the first) as `agent`. `now` is the server's time when the query was asked.
+    """Reads as of event `seq` (0: before the first) as `agent`. `now` is the server's time when the query was asked,
+    `last` the last event that was written to the tables, and when it was stored (as tables keep times).
     `sees_all` is for proofs that compare whole tables; no answer to an agent is made with it."""
 
     def __init__(
@@ -55,9 +59,10 @@ class Reader:
         agent: str,
         now: datetime,
         indexes: Indexes,
+        world: World | None = None,
+        last: tuple[int, datetime] = NO_EVENT,
         *,
         sees_all: bool = False,
-        world: World | None = None,
     ) -> None:
         self.schema = schema
         self.seq = seq
@@ -65,6 +70,7 @@ class Reader:
         self.now = now
         self.sees_all = sees_all
         self._world = world
+        self._last = last
         self._indexes = indexes
         self._cursor: Cursor | None = None
         self._lock = Lock()
@@ -183,8 +189,16 @@ class Reader:
 
     def time_of(self, seq: int) -> datetime | None:
         """When event `seq` was stored, by the server's clock (None: no such event)."""
+        if seq == self._last[0] > 0:
+            return utc(self._last[1])
         found = self.rows(f"select time from event where seq = {int(seq)}")
-        return found[0][0].replace(tzinfo=UTC) if found else None
+        return utc(found[0][0]) if found else None
+
+    def seq_at(self, time_ns: int) -> int:
+        """The last event of the longest prefix of the log whose events were all stored by then (0: there is none)."""
+        sql = f"select coalesce(max(seq), 0) from event where stored_ns <= ? and seq <= {self.seq}"
+        seq: int = self.rows(sql, [time_ns])[0][0]
+        return seq
 
     def export(self, table: str, path: Path) -> None:
         """Write the rows of `at(table)` to a Parquet file."""

@@ -13,7 +13,6 @@ Rules:
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
@@ -29,7 +28,7 @@ import structlog
 
 from bus.clock import EPOCH
 from bus.errors import Defect, Unavailable
-from bus.files import set_aside
+from bus.files import set_aside, sync
 from bus.log import Log
 from bus.model import Family
 from bus.world import World
@@ -37,7 +36,7 @@ from projections import loading
 from projections.batch import CHAIN_START, Batch, cleaned
 from projections.columns import columns
 from projections.indexes import Indexes
-from projections.reader import FETCH_ROWS, Reader, Stopped, stopped
+from projections.reader import FETCH_ROWS, NO_EVENT, Reader, Stopped, stopped
 from projections.schema import OPEN, FactView, ItemTable, Row, Schema
 from projections.views import events
 
@@ -77,6 +76,7 @@ class Store:
         self._options: Options = {"memory_limit": f"{memory_mb}MB", "threads": "2"}
         if not durable:
             self._options |= {"fsync_mode": "none", "checkpoint_threshold": "256MB"}
+        self._last = NO_EVENT
         self._con: Any = None
         self._appenders: dict[str, Any] = {}
         self._world: World | None = None
@@ -198,8 +198,7 @@ class Store:
         self._await_readers()
         self._disconnect()
         Path(f"{self.path}.wal").unlink(missing_ok=True)
-        with other.open("rb") as file:
-            os.fsync(file.fileno())
+        sync(other)
         other.replace(self.path)
         if (why := self._connect()) or self.position != position:
             raise Defect("the new tables do not fit", expected=f"#{position}", found=why or f"#{self.position}")
@@ -226,6 +225,7 @@ class Store:
             raise Defect("the tables gave up", found=str(error), hint=REBUILD) from error
         self.position, self.chain = batch.upto, batch.chain
         self.stored_ns = max(self.stored_ns, batch.stored_ns)
+        self._last = (batch.upto, events.stored_at(batch.events[-1])) if batch.events else NO_EVENT
 
     def _put(self, batch: Batch) -> None:
         try:
@@ -311,7 +311,8 @@ class Store:
         A reading that is cancelled is interrupted."""
         if seq > self.position:
             raise Unavailable("the tables have not caught up", code="lagging", expected=f"#{seq}", retry_after_s=1.0)
-        reader = Reader(self.schema, seq, agent, now, self._indexes, sees_all=sees_all, world=self._world)
+        known = (self._indexes, self._world, self._last)
+        reader = Reader(self.schema, seq, agent, now, *known, sees_all=sees_all)
         with anyio.move_on_after(timeout_s):
             try:
                 return await anyio.to_thread.run_sync(
@@ -357,10 +358,7 @@ class Store:
     async def seq_at(self, time_ns: int) -> int:
         """The longest prefix of the log whose events were all stored by then (0: before the first), as far as it is
         in the tables."""
-        position = self.position
-        sql = f"select coalesce(max(seq), 0) from event where stored_ns <= ? and seq <= {position}"
-        found: list[tuple[int]] = await self.read(position, "", EPOCH, lambda reader: reader.rows(sql, [time_ns]))
-        return found[0][0]
+        return await self.read(self.position, "", EPOCH, lambda reader: reader.seq_at(time_ns))
 
     # --- starting ----------------------------------------------------------------------------------------------
 

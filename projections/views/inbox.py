@@ -130,18 +130,13 @@ class _Unread:
         """-> (how many events wait, the reasons of the oldest `limit` of them by seq)."""
         # As many rows as `limit` events may have: with them, the reasons of those events are complete.
         oldest = f"arg_min(struct_pack(seq := seq, reason := reason), seq, {limit * REASONS})"
-        sql = f"""
-            select count(distinct seq) filter (not heard), {oldest} from ({self.mine})
-            union all
-            select count(*), min(seq, {limit}).list_transform(lambda s: struct_pack(seq := s, reason := 'channel'))
-            from ({self.heard})"""
-        parts = self.reader.rows(sql, self.params * 2)
-        reasons: dict[int, set[str]] = {}
-        for _, rows in parts:
-            for row in rows or ():
-                reasons.setdefault(row["seq"], set()).add(row["reason"])
-        page = {seq: sorted(reasons[seq]) for seq in sorted(reasons)[:limit]}
-        return sum(count for count, _ in parts), page
+        sql = f"select count(distinct seq) filter (not heard), {oldest} from ({self.mine})"
+        ((apart, rows),) = self.reader.rows(sql, self.params)
+        ((heard, seqs),) = self.reader.rows(f"select count(*), min(seq, {limit}) from ({self.heard})", self.params)
+        reasons: dict[int, set[str]] = {seq: {"channel"} for seq in seqs or ()}
+        for row in rows or ():
+            reasons.setdefault(row["seq"], set()).add(row["reason"])
+        return apart + heard, {seq: sorted(reasons[seq]) for seq in sorted(reasons)[:limit]}
 
 
 def _heard(reader: Reader, after: int) -> str:
@@ -153,12 +148,14 @@ def _heard(reader: Reader, after: int) -> str:
     spans: list[str] = []
     for namespace, name, begins, ends in reader.rows(sql, [reader.agent]):
         place = place_of("channel", namespace, name)
-        # A member all the time is found by an index of places alone, which is much faster.
-        if begins <= after and ends > reader.seq:
-            rooms.add(place)
+        # Whatever need not be compared is left out: it would be compared for every message there is.
+        until = f" and seq < {ends}" if ends <= reader.seq else ""
+        if begins > after or until:
+            spans.append(f"(place = {place} and seq > {begins}{until})")
         else:
-            spans.append(f"(place = {place} and seq > {begins} and seq < {ends})")
-    return f"({' or '.join([f'place in {listed(sorted(rooms))}', *spans])})" if rooms or spans else "false"
+            rooms.add(place)
+    among = [f"place in {listed(sorted(rooms))}"] if rooms else []
+    return f"({' or '.join([*among, *spans])})" if rooms or spans else "false"
 
 
 def _acked(reader: Reader) -> int:
