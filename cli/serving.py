@@ -42,6 +42,9 @@ class Ended(Exception):
         self.status = status
 
 
+SWITCH_S = 0.0005
+"""A thread that folds or indexes gives way to the one that answers after so long. Python's own 5 ms, at each turn, is
+what a whole request takes."""
 SCRATCH = "scratch"
 """Beside the tables, which are this process's alone."""
 
@@ -75,6 +78,7 @@ async def load(store: Store, world: World, remembers: Remembers) -> None:
     # What was loaded stays: the collector need not look at it again, and need not look often.
     gc.freeze()
     gc.set_threshold(50_000, 20, 100)
+    sys.setswitchinterval(SWITCH_S)
 
 
 def _emptied(directory: Path) -> None:
