@@ -60,6 +60,15 @@ class Supervised(msgspec.Struct, frozen=True, kw_only=True):
     restarts: int = 0
 
 
+class Helper(msgspec.Struct, frozen=True, kw_only=True):
+    """How an embedder or a reranker is. `setting` is what the settings say, `found` how far it is, or what is wrong."""
+
+    name: str
+    setting: str
+    ok: bool
+    found: str
+
+
 class DaemonFile(msgspec.Struct, frozen=True, kw_only=True):
     """`run/daemon.json`: how the leading daemon was a few seconds ago."""
 
@@ -70,6 +79,7 @@ class DaemonFile(msgspec.Struct, frozen=True, kw_only=True):
     skipped: int
     at: str
     counters: dict[str, int] = {}
+    helpers: list[Helper] = []
 
 
 class Status(msgspec.Struct, frozen=True, kw_only=True):

@@ -99,6 +99,17 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     answer_bytes: Bytes = 16_000_000
 
 
+class RecallOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`[recall]`: what recall uses beside words. `embedder` makes vectors of texts and questions: `model2vec:<path or
+    name>`, `fastembed:<name>`, `sentence-transformers:<name>`, `openai:<model>` (see `[openai]`), or the name of a
+    plug-in, with what it is to be given behind a colon; none if it is empty. `reranker` names a plug-in that puts what
+    was found best in order. A question is answered without what does not answer within `timeout_s`."""
+
+    embedder: str = ""
+    reranker: str = ""
+    timeout_s: Seconds = 2.0
+
+
 class ConfigFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`<home>/config.toml`, whole."""
 
@@ -116,6 +127,7 @@ class ConfigFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     process: ProcessLimits = ProcessLimits()
     guard: GuardLimits = GuardLimits()
     openai: Endpoint = Endpoint()
+    recall: RecallOptions = RecallOptions()
 
     def __post_init__(self) -> None:
         if self.log.max_bytes > self.storage.max_bytes:

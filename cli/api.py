@@ -16,7 +16,6 @@ import re
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from functools import partial
 from typing import Any, Protocol
 from weakref import WeakValueDictionary
 
@@ -61,6 +60,8 @@ Answered = Callable[[bytes], None]
 Report = Callable[[Progress], None]
 Record = Callable[[Command, str], Awaitable[None]]
 Elsewhere = Callable[[Any, str], Awaitable[Answer]]
+Handle = Callable[[Any, Any], Any]
+Helped = Callable[[Any, int, Callable[[Handle, Any], Awaitable[Any]]], Awaitable[Answer]]
 
 
 class Decider(Protocol):
@@ -114,7 +115,7 @@ class Api:
     more than `reply_bytes` is asked for again with a smaller page. `record(command, agent)` has noted what an agent was
     shown; it returns when whatever the agent asks next is decided after that, and raises when that is not certain.
     `elsewhere(request, agent)` answers the queries of which that cannot be noted here. After `stale_s` without knowing
-    everything that is stored, an answer says so."""
+    everything that is stored, an answer says so. `helped` answers what takes more than reading the tables."""
 
     def __init__(
         self,
@@ -126,9 +127,11 @@ class Api:
         record: Record | None,
         elsewhere: Mapping[type, Elsewhere] | None = None,
         stale_s: float = STALE_S,
+        helped: Mapping[type, Helped] | None = None,
     ) -> None:
         self._executor = executor
         self._elsewhere = elsewhere or {}
+        self._helped = helped or {}
         self._stale_s = stale_s
         self._tables = tables
         self._clock = clock
@@ -200,7 +203,7 @@ class Api:
             # Taken before reading: an event that comes between the reading and the waiting must not be missed.
             news = self._waiting.setdefault(topic, anyio.Event()) if request.wait_s else None
             self._authorise(operation, agent)  # Much may have happened since it asked.
-            answer = await self._read(handler.handle, request, agent, seq)
+            answer = await self._whole(handler.handle, request, agent, seq)
             left_s = (until - self._clock.monotonic_ns()) / 1e9
             if news is None or handler.items is None or getattr(answer, handler.items):
                 break
@@ -236,11 +239,16 @@ class Api:
         self._look_back()
         return (self._clock.monotonic_ns() - self._current_ns) / 1e9
 
-    async def _read(self, handle: Callable[[Any, Any], Any], request: Query, agent: str, seq: int) -> Any:
+    async def _whole(self, handle: Handle, request: Query, agent: str, seq: int) -> Any:
         now = from_ns(self._clock.server_ns())
-        while True:
+
+        async def read(handle: Handle, request: Query) -> Any:
             async with self._turns[agent]:
-                answer = await self._tables.read(seq, agent, now, partial(_handled, handle, request))
+                return await self._tables.read(seq, agent, now, lambda reader: handle(reader, request))
+
+        helped = self._helped.get(type(request))
+        while True:
+            answer = await (helped(request, seq, read) if helped is not None else read(handle, request))
             name = "k" if isinstance(request, recall.Recall) else "limit"
             limit = getattr(request, name, 1)
             if limit == 1 or len(encode_answer(answer)) <= self._reply_bytes:
@@ -334,10 +342,6 @@ def _exposure(request: Query, answer: Any) -> Command | None:
     if isinstance(request, recall.Recall) and answer.hits:
         return recall.Note(question=recall.digest(request.query), seqs=tuple(hit.seq for hit in answer.hits))
     return None
-
-
-def _handled(handle: Callable[[Any, Any], Any], request: Query, reader: Reader) -> Any:
-    return handle(reader, request)
 
 
 def parse_moment(text: str, now: datetime) -> datetime | int:

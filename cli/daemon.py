@@ -20,6 +20,7 @@ import os
 import shutil
 from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta
+from typing import TYPE_CHECKING
 
 import anyio
 import msgspec
@@ -28,7 +29,7 @@ import structlog
 from bus import operation
 from bus.clock import RandomIds, SystemClock, from_ns
 from bus.config import Settings
-from bus.domain import agent, log, memory_requests, tenant
+from bus.domain import agent, log, memory_requests, recall, tenant
 from bus.errors import BusError
 from bus.events import Event
 from bus.execute import Executor
@@ -51,6 +52,9 @@ from cli.presence import Presence
 from cli.replays import Replays
 from projections.store import Store
 from projections.worker import Worker
+
+if TYPE_CHECKING:
+    from projections.recalling import Recalling
 
 logger = structlog.get_logger(__name__)
 
@@ -88,8 +92,15 @@ class Daemon:
         self.presence = Presence(self.world, self.clock, settings.file.presence)
         self.peers = Peers(connection, self.executor, self.presence, self._may_lead)
         replays = Replays(self.log, store, self.clock, serving.scratch_of(store))
+        self.recalling = recalling_of(settings, store, self.clock)
         self.api = Api(
-            self.executor, self.worker, self.clock, replays.handlers, ask.reply_bytes, record=self.peers.record
+            self.executor,
+            self.worker,
+            self.clock,
+            replays.handlers,
+            ask.reply_bytes,
+            record=self.peers.record,
+            helped={recall.Recall: self.recalling.answer} if self.recalling is not None else None,
         )
         self.worker.on_written(self.api.folded)
         self._connection = connection
@@ -121,6 +132,8 @@ class Daemon:
             parts.start_soon(self._tick)
             parts.start_soon(self._watch_log)
             parts.start_soon(intake.run)
+            if self.recalling is not None:
+                parts.start_soon(self.recalling.run)
             async with anyio.create_task_group() as duties:
                 duties.start_soon(self._answer_queries, intake)
                 duties.start_soon(self._lead_when_held, intake)
@@ -273,6 +286,7 @@ class Daemon:
             skipped=self.worker.skipped_total,
             at=from_ns(self.clock.server_ns()).isoformat(),
             counters=dict(self._intake.counters) if self._intake is not None else {},
+            helpers=self.recalling.helpers() if self.recalling is not None else [],
         )
         try:
             write_atomic(self.home.run / STATUS_FILE, msgspec.json.encode(status))
@@ -287,6 +301,16 @@ class Daemon:
             return False
         age = from_ns(self.clock.server_ns()) - datetime.fromisoformat(said.at)
         return said.leading and said.pid != os.getpid() and age < timedelta(seconds=2 * HEAD_S)
+
+
+def recalling_of(settings: Settings, store: Store, clock: SystemClock) -> Recalling | None:
+    """What helps recall, if a setting names something; nothing of it is imported otherwise."""
+    options = settings.file.recall
+    if not options.embedder and not options.reranker:
+        return None
+    from projections.recalling import Recalling
+
+    return Recalling(options, settings.file.openai, store, clock)
 
 
 async def serve(home: Home, settings: Settings, url: str | None = None, force_lead: bool = False) -> None:

@@ -24,6 +24,7 @@ from bus.config import Settings
 from bus.errors import BusError, Refused
 from bus.files import network_file_system
 from bus.home import Home, open_home
+from bus.lifecycle import Helper
 from cli import asking
 from cli.fields import Typed
 from cli.generate import Command, Common, make_command
@@ -100,6 +101,7 @@ def _checks(common: Common, settings: Settings) -> Iterator[Check]:
     yield _tried("answer", lambda: _answer(common))
     yield _tried("log settings", lambda: _log_settings(opened, state))
     yield _tables(state)
+    yield from (_helper(helper) for helper in state.helpers)
     yield _quota(opened, settings, state)
 
 
@@ -209,6 +211,14 @@ def _tables(state: State) -> Check:
     if state.lag_seq:
         return Check("events", "warn", f"the tables are {state.lag_seq} events behind")
     return Check("events", "ok", f"all of #1 to #{state.head} were read")
+
+
+def _helper(helper: Helper) -> Check:
+    """An embedder or a reranker, as the daemon finds it."""
+    if helper.ok:
+        return Check(helper.name, "ok", f"{helper.setting}: {helper.found}")
+    hint = "Recall answers without it; see [recall] in config.toml, then `bus down`"
+    return Check(helper.name, "warn", f"{helper.setting}: {helper.found}", hint)
 
 
 def _quota(opened: Home, settings: Settings, state: State) -> Check:

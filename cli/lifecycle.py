@@ -18,7 +18,7 @@ from bus.config import Settings
 from bus.durations import span
 from bus.errors import InvalidRequest, Unavailable
 from bus.home import HOME_FILE, Home, open_home
-from bus.lifecycle import DaemonFile
+from bus.lifecycle import DaemonFile, Helper
 from cli.asking import settings_of
 from cli.fields import Field, Typed
 from cli.generate import Command, Common, make_command
@@ -53,6 +53,7 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
     lag_seq: int | None
     skipped: int | None
     counters: dict[str, int]
+    helpers: list[Helper]
     store_bytes: int
     projections_bytes: int
     logs_bytes: int
@@ -106,6 +107,7 @@ def state_of(opened: Home) -> State:
         lag_seq=said.lag_seq if said else None,
         skipped=said.skipped if said else None,
         counters=said.counters if said else {},
+        helpers=said.helpers if said else [],
         store_bytes=found.store_bytes,
         projections_bytes=found.projections_bytes,
         logs_bytes=found.logs_bytes,
@@ -216,6 +218,8 @@ def _show(screen: Screen, state: State) -> None:
         rows.append(("leader", [("yes", "green") if state.leading else ("no", "yellow")]))
         if state.skipped:
             rows.append(("skipped", [(f"{state.skipped} events that this version cannot read", "yellow")]))
+    for helper in state.helpers:
+        rows.append((helper.name, [f"{helper.setting}: ", helper.found if helper.ok else (helper.found, "yellow")]))
     sizes = (
         f"log {size(state.store_bytes)}, tables {size(state.projections_bytes)}, diagnostics {size(state.logs_bytes)}"
     )

@@ -57,10 +57,13 @@ def _hits(screen: Screen, answer: recall.Hits) -> None:
         text = hit.text if len(hit.text) <= TEXT else f"{hit.text[: TEXT - 1]}…"
         screen.message([*head, f" {place}{about}", (f"  {hit.score:.1f}", "dim")], text)
         _contradicted(screen, hit.contradicts)
-        if hit.why.terms:
+        if hit.why.terms or hit.why.cosine is not None:
             _explained(screen, hit.why)
     if not answer.hits:
-        screen.note(f"nothing bears on {', '.join(answer.words)}")
+        screen.note(f"nothing bears on {', '.join(answer.words) or 'that'}")
+    for leg, found in answer.legs.items():
+        if found != recall.ANSWERED:
+            screen.note(f"{leg}: {found}")
 
 
 def _place(hit: recall.Hit) -> str:
@@ -74,6 +77,10 @@ def _place(hit: recall.Hit) -> str:
 
 def _explained(screen: Screen, why: recall.Why) -> None:
     parts = [f"own {why.own:.2f}", f"near {why.near:.2f}", f"wide {why.wide:.2f}"]
+    if why.cosine is not None:
+        parts.append(f"meaning {why.meaning:.2f} (cosine {why.cosine:.3f})")
+    if why.rerank is not None:
+        parts.append(f"reranker {why.rerank:.3f}")
     parts += [f"{name} x{factor:g}" for name, factor in (("author", why.author), ("time", why.time)) if factor != 1]
     terms = ", ".join(f"{term.word} {term.weight:.2f} (in {term.texts})" for term in why.terms)
     screen.line((f"{' · '.join(parts)}: {terms}", "dim"), indent=4)

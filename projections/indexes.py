@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from projections.lexical_rows import Chunks, Lexicon
 from projections.vector_rows import Embeddings
+
+if TYPE_CHECKING:
+    from projections.dense import Dense
 
 GRAPHS = "vectors"
 
@@ -16,6 +20,8 @@ class Indexes:
     def __init__(self, directory: Path) -> None:
         self.lexicon = Lexicon()
         self.embeddings = Embeddings(directory / GRAPHS)
+        self.dense: Dense | None = None
+        """There is one while an embedder works."""
         self.growing = False
         """Whether there is more to be done without any news."""
 

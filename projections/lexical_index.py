@@ -64,6 +64,8 @@ class Wording(NamedTuple):
     """Which part of what came into being with that event."""
     true_from: date | None = None
     """When it began to be true, if that was said. Otherwise it is of the day on which it was first said."""
+    tier: str | None = None
+    """Where it may be processed, if that was said."""
 
 
 class Numbered(Generic[T]):
@@ -112,12 +114,12 @@ class Index:
     def put(self, wording: Wording) -> None:
         """Take in what one event said."""
         if wording.text is None:
-            for slot in self._slots(wording.kind, wording.ident):
+            for slot in self.slots_of(wording.kind, wording.ident):
                 self._end(slot, wording.seq)
             return
         if wording.ident == wording.seq:
             slot = self._new(wording)
-        elif known := self._slots(wording.kind, wording.ident):
+        elif known := self.slots_of(wording.kind, wording.ident):
             slot = known[wording.part]
         else:
             return  # No table could hold how it began.
@@ -131,7 +133,7 @@ class Index:
         self._said.set(slot, digest)
         self._row(slot, wording, words(wording.text), day)
 
-    def _slots(self, kind: str, ident: int) -> range:
+    def slots_of(self, kind: str, ident: int) -> range:
         """The slots of a thing, one for each part; none if it has said nothing yet."""
         first, last = (int(np.searchsorted(self.ident.values, ident, side)) for side in ("left", "right"))
         return range(first, last) if first < last and self.kind.values[first] == KINDS.index(kind) else range(0)

@@ -57,14 +57,14 @@ class Lexicon:
             after = self._index.position
             upto = min(seq, after + SLICE)
             if after < upto:
-                upto = _bounded(chunks, after, upto)
-                for wording in sorted(_wordings(chunks, after, upto), key=lambda one: one.seq):
+                upto = bounded(chunks, after, upto)
+                for wording in sorted(wordings(chunks, after, upto), key=lambda one: one.seq):
                     self._index.put(wording)
                 self._index.position = upto
             return self._index.position >= seq
 
 
-def _wordings(chunks: Chunks, after: int, upto: int) -> list[Wording]:
+def wordings(chunks: Chunks, after: int, upto: int) -> list[Wording]:
     """What the events after one and up to another made things say."""
 
     def rows(sql: str) -> list[Sequence[Any]]:
@@ -87,7 +87,7 @@ def _wordings(chunks: Chunks, after: int, upto: int) -> list[Wording]:
     return found
 
 
-def _bounded(chunks: Chunks, after: int, upto: int) -> int:
+def bounded(chunks: Chunks, after: int, upto: int) -> int:
     """Where a slice ends that has not too many bytes of files, or only one file."""
     size = 0
     sql = f"select seq_from, size from vault where seq_from > {after} and seq_from <= {upto} order by 1"
@@ -129,9 +129,10 @@ def _memories(rows: Rows, after: int, upto: int) -> Iterator[Wording]:
     for kid, *tag in rows(sql):
         tags.setdefault(kid, []).append((tag[0], tag[1], tag[2]))
     sql = f"""
-        select kid, seq_from, m.namespace, memory, author, subject, content, state, e.time, valid_from, m.audience
+        select kid, seq_from, m.namespace, memory, author, subject, content, state, e.time, valid_from, trust_tier,
+            m.audience
         from memory m join event e on e.seq = seq_from where {began} and e.seq > {after} and e.seq <= {upto}"""
-    for kid, seq, namespace, key, author, subject, content, state, time, valid_from, audience in rows(sql):
+    for kid, seq, namespace, key, author, subject, content, state, time, valid_from, tier, audience in rows(sql):
         tagged = [tag for tag, begins, ends in tags.get(kid, ()) if begins <= seq < ends]
         yield Wording(
             seq=seq,
@@ -145,6 +146,7 @@ def _memories(rows: Rows, after: int, upto: int) -> Iterator[Wording]:
             author=author,
             text=" ".join((author, subject, content, *tagged)) if state == "active" else None,
             true_from=valid_from.date() if valid_from is not None else None,
+            tier=tier,
         )
 
 

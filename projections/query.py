@@ -16,6 +16,8 @@ from datetime import UTC, datetime
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 import msgspec
+import numpy as np
+from numpy.typing import NDArray
 
 from bus.model import Entry, Query, State
 from projections.lexical_index import Index
@@ -33,14 +35,29 @@ class Near(NamedTuple):
     score: float
 
 
+Numbers = Sequence[float] | NDArray[np.float32]
+Kids = Sequence[int] | NDArray[np.integer[Any]]
+
+
+class Meant(NamedTuple):
+    """What an embedder made of a question, or why it made nothing (neither: there is none)."""
+
+    vector: NDArray[np.float32] | None = None
+    why_not: str | None = None
+
+
 class Nearby(Protocol):
     """The vectors of a collection."""
 
-    def nearest(
-        self, numbers: Sequence[float], k: int, seq: int, kids: Sequence[int] | None = None
-    ) -> tuple[list[Near], int]:
+    def nearest(self, numbers: Numbers, k: int, seq: int, kids: Kids | None = None) -> tuple[list[Near], int]:
         """The `k` nearest rows valid at `seq`, of these vectors if any are named; and how many there were."""
         ...
+
+
+def place_of_memories(dimension: int) -> tuple[str, str]:
+    """Where, among collections, the vectors of this dimension are that memories were given by their authors: no
+    collection is in a namespace without a name."""
+    return ("", str(dimension))
 
 
 class Reader(Protocol):
@@ -75,6 +92,11 @@ class Reader(Protocol):
 
     def collections(self) -> AbstractContextManager[Mapping[tuple[str, str], Nearby]]:
         """The vectors of every (namespace, collection), up to `seq` at least, under the same condition."""
+        ...
+
+    def dense(self) -> Nearby | None:
+        """The vectors that an embedder made of everything that can be recalled, by slot; None unless it has made all
+        those up to `seq`."""
         ...
 
     def kid(self, table: str, namespace: str, key: str) -> int | None:

@@ -26,7 +26,7 @@ from bus.world import World
 from projections.batch import cleaned
 from projections.indexes import Indexes
 from projections.lexical_index import Index
-from projections.query import utc
+from projections.query import Nearby, utc
 from projections.schema import AUDIENCE, OPEN, EntityTable, ItemTable, Schema, Table
 from projections.vectors import Collected
 
@@ -109,6 +109,12 @@ class Reader:
         """The vectors of every (namespace, collection), up to this reader's event at least. Who holds them lets nobody
         else look meanwhile."""
         return self._indexes.embeddings.upto(self.seq, self.chunks)
+
+    def dense(self) -> Nearby | None:
+        """The vectors that an embedder made of everything that can be recalled, by slot; None unless it has made all
+        those up to this reader's event."""
+        dense = self._indexes.dense
+        return dense if dense is not None and dense.position >= self.seq else None
 
     def rows(self, sql: str, params: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         """All rows of a query."""

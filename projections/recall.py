@@ -3,11 +3,14 @@
     own      BM25 of the wording itself
     near     the same, summed over it and its neighbours on both sides
     wide     the same, summed over two neighbours on both sides
+    meaning  how near the vector is to that of the question: 1 for the nearest of all, 0 for number DEPTH
 
 Rules:
 * Scores are `OWN * own + NEAR * near + WIDE * wide`, times AUTHOR when the question names exactly one author and this
   is the one, times TIME when it names a month or a day and this is of then. They know nothing of age: recency is no
   sign of what is meant.
+* Where there are vectors, `MEANING * meaning` is added first, in units of the best score by words. Scores are fused and
+  not ranks: ranks throw away by how much words fit, and a weak leg then drags a strong one down.
 * How rare a word is, and how long texts are, is counted over what the asker may see as of that event: neither what came
   later nor what is private to somebody else moves a score.
 * The same question as of the same event has the same scores, bit by bit, and what has the same score is ordered by its
@@ -34,6 +37,9 @@ OWN, NEAR, WIDE = 2.0, 0.5, 1.0
 AUTHOR, TIME = 1.5, 1.4
 MANY = 4
 """Where more than one text in so many has a word of the question, windows are made of all."""
+MEANING = 0.4
+DEPTH = 200
+"""So many of the nearest vectors count."""
 
 Floats = NDArray[np.float64]
 
@@ -56,6 +62,10 @@ class Found(NamedTuple):
     own: float
     near: float
     wide: float
+    meaning: float
+    """What was added for its vector."""
+    cosine: float | None
+    """How near that is, if it is among the nearest."""
     by_author: float
     """What the score was multiplied by because of who said it."""
     by_time: float
@@ -70,12 +80,22 @@ class Term(NamedTuple):
     weight: float
 
 
+Nearest = Callable[[Ints], tuple[Ints, Floats]]
+"""Of these slots, the DEPTH whose vectors are nearest to that of the question, and their cosines."""
+
+
 class Ranking:
     """One question as of event `seq`, over what may be seen. Making it needs the index for itself; what has been ranked
     can be read whatever is put into the index meanwhile."""
 
     def __init__(
-        self, index: Index, question: str, seq: int, namespaces: tuple[str, ...], may_see: Callable[[str | None], bool]
+        self,
+        index: Index,
+        question: str,
+        seq: int,
+        namespaces: tuple[str, ...],
+        may_see: Callable[[str | None], bool],
+        nearest: Nearest | None = None,
     ) -> None:
         self.words = tuple(dict.fromkeys(words(question)))
         self._index = index
@@ -86,20 +106,28 @@ class Ranking:
         own = np.zeros(index.ident.size)
         self._count(own, visible)
         before, behind = index.before.values, index.behind.values
-        self._rows = np.flatnonzero(visible & _reached(own, before, behind)[index.slot.values])
+        reached = _reached(own, before, behind)
+        cosines = np.full(len(own), np.nan)
+        if nearest is not None:
+            near, found = nearest(index.slot.values[visible])
+            cosines[near], reached[near] = found, True
+        self._rows = np.flatnonzero(visible & reached[index.slot.values])
         self._slots = index.slot.values[self._rows]
         one, other = before[self._slots], behind[self._slots]
         self._own = own[self._slots]
         self._near = self._own + own[one] + own[other]
         self._wide = self._near + own[before[one]] + own[behind[other]]
+        by_words = OWN * self._own + NEAR * self._near + WIDE * self._wide
+        self._cosine = cosines[self._slots]
+        self._meaning = MEANING * (by_words.max(initial=0.0) or 1.0) * _scaled(self._cosine)
         self._author = self._named(question, visible)
         self._time = self._then(question)
-        self.score = (OWN * self._own + NEAR * self._near + WIDE * self._wide) * self._author * self._time
+        self.score = (by_words + self._meaning) * self._author * self._time
 
     def best(self, kinds: Sequence[str], first: int) -> Iterator[list[Found]]:
         """What fits, best first, in lists that get longer; the first has so many, or more with the same score."""
         among = np.isin(self._index.kind.values[self._slots], [KINDS.index(kind) for kind in kinds])
-        fitting = np.flatnonzero((self.score > 0) & among)
+        fitting = np.flatnonzero(((self.score > 0) | ~np.isnan(self._cosine)) & among)
         slots = self._slots[fitting]
         scores, idents, parts = self.score[fitting], self._index.ident.values[slots], self._index.part.values[slots]
         done, upto = 0, first
@@ -139,6 +167,8 @@ class Ranking:
             own=float(self._own[place]),
             near=float(self._near[place]),
             wide=float(self._wide[place]),
+            meaning=float(self._meaning[place]),
+            cosine=None if math.isnan(self._cosine[place]) else float(self._cosine[place]),
             by_author=float(self._author[place]),
             by_time=float(self._time[place]),
         )
@@ -201,3 +231,13 @@ def _reached(own: Floats, before: Ints, behind: Ints) -> Flags:
         reached[beside] = True
         reached[column[beside]] = True
     return reached
+
+
+def _scaled(cosines: Floats) -> Floats:
+    """From 0 for the least of them to 1 for the greatest; 0 also where there is none."""
+    known = cosines[~np.isnan(cosines)]
+    if not len(known):
+        return np.zeros(len(cosines))
+    least, most = known.min(), known.max()
+    scaled: Floats = (cosines - least) / (most - least) if most > least else np.where(np.isnan(cosines), 0.0, 1.0)
+    return np.nan_to_num(scaled)

@@ -80,7 +80,7 @@ class Store:
         self._con: Any = None
         self._appenders: dict[str, Any] = {}
         self._world: World | None = None
-        self._indexes = Indexes(path.parent)
+        self.indexes = Indexes(path.parent)
         self._moved = anyio.Event()
         self._writing = anyio.CapacityLimiter(1)
         self._reading = anyio.CapacityLimiter(READERS)
@@ -311,7 +311,7 @@ class Store:
         A reading that is cancelled is interrupted."""
         if seq > self.position:
             raise Unavailable("the tables have not caught up", code="lagging", expected=f"#{seq}", retry_after_s=1.0)
-        known = (self._indexes, self._world, self._last)
+        known = (self.indexes, self._world, self._last)
         reader = Reader(self.schema, seq, agent, now, *known, sees_all=sees_all)
         with anyio.move_on_after(timeout_s):
             try:
@@ -347,8 +347,8 @@ class Store:
 
     async def index(self) -> None:
         """Take the next slice of what the tables contain into the indexes; wait for it, if there is none."""
-        await self.reached(self._indexes.position + (not self._indexes.growing))
-        await anyio.to_thread.run_sync(self._indexes.step, self.position, self.chunks)
+        await self.reached(self.indexes.position + (not self.indexes.growing))
+        await anyio.to_thread.run_sync(self.indexes.step, self.position, self.chunks)
 
     async def reached(self, seq: int) -> None:
         """Return when the tables contain event `seq`."""

@@ -4,6 +4,9 @@ Rules:
 * Collections are filled in the order of the log, a slice at a time; a slice is read whole before any of it is taken in,
   so a reading that is stopped leaves nothing half done.
 * The numbers are read from the events that brought them: no table repeats them.
+* The vectors that memories were given by their authors are here too, those of each dimension by themselves: what has
+  another dimension is of another model. One goes with what its entry says: it ends when the content changes or the
+  entry does not hold any more, and is back when that is restored.
 """
 
 from __future__ import annotations
@@ -12,12 +15,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Lock
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
-from bus.domain.vector import Collection, VectorUpserted, check_numbers
+from bus.domain.memory_limits import check_embedding
+from bus.domain.vector import DIMENSION, Collection, VectorUpserted, check_numbers
 from bus.errors import InvalidRequest
+from projections.query import place_of_memories
 from projections.vectors import Collected, file_of
 
 SLICE = 2_000
@@ -30,6 +35,23 @@ Chunks = Callable[[str], Iterator[Sequence[Sequence[Any]]]]
 _upserted = msgspec.json.Decoder(VectorUpserted).decode
 
 
+class _Brought(msgspec.Struct, frozen=True):
+    """What is read of an event that gave a memory a vector."""
+
+    embedding: tuple[float, ...] = ()
+
+
+_brought = msgspec.json.Decoder(_Brought).decode
+
+
+class _Vector(NamedTuple):
+    """The last vector that a memory was given: a row of those of its dimension, and the event that brought it."""
+
+    held: Collected
+    row: int
+    seq: int
+
+
 class Embeddings:
     """All collections, and the lock that everybody holds who fills them or looks into one. Graphs are kept in
     `directory`."""
@@ -39,6 +61,8 @@ class Embeddings:
         """The last event that has been taken in."""
         self._directory = directory
         self._collections: dict[Place, Collected] = {}
+        self._of_memory: dict[int, _Vector] = {}
+        """By memory: what it was given."""
         self._lock = Lock()
 
     @contextmanager
@@ -55,7 +79,9 @@ class Embeddings:
             after = self.position
             upto = min(seq, after + SLICE)
             if after < upto:
-                self._take(_rows(chunks, after, upto))
+                rows, of_memories = _rows(chunks, after, upto), _of_memories(chunks, after, upto)
+                self._take(rows)
+                self._bring(of_memories)
                 self.position = upto
             return self.position >= seq
 
@@ -77,6 +103,31 @@ class Embeddings:
                 numbers = _upserted(data).numbers
                 known.put(kid, seq, numbers if _comparable(numbers, collection, known) else None)
 
+    def _bring(self, rows: Sequence[Sequence[Any]]) -> None:
+        for kid, seq, state, embedded, data in rows:
+            known = self._of_memory.get(kid)
+            if known is not None and (state != "active" or embedded != known.seq) and known.held.has(kid):
+                known.held.put(kid, seq, None)
+            if state != "active" or embedded is None:
+                continue
+            numbers = _brought(data).embedding if data is not None else ()
+            if is_embedding(numbers):
+                place = place_of_memories(len(numbers))
+                held = self._collections.setdefault(place, Collected(len(numbers), "cosine"))
+                self._of_memory[kid] = _Vector(held, held.size, seq)
+                held.put(kid, seq, numbers)
+            elif known is not None and known.seq == embedded and not known.held.has(kid):
+                known.held.put(kid, seq, known.held.row(known.row))
+
+
+def is_embedding(numbers: Sequence[float]) -> bool:
+    """Whether a memory's vector can be compared: in the log stands what an administrator wrote, too."""
+    try:
+        check_embedding("", numbers)
+    except InvalidRequest:
+        return False
+    return len(numbers) <= DIMENSION
+
 
 def _comparable(numbers: tuple[float, ...], collection: str, known: Collected) -> bool:
     """Whether these numbers may be in the collection: in the log stands what an administrator wrote, too."""
@@ -89,16 +140,29 @@ def _comparable(numbers: tuple[float, ...], collection: str, known: Collected) -
 
 def _rows(chunks: Chunks, after: int, upto: int) -> list[Sequence[Any]]:
     """The versions of vectors that began with the events after one and up to another, in their order."""
-    within = f"seq > {after} and seq <= {upto}"
-    counted = [
-        row for chunk in chunks(f"select count(*) from event where {within} and family = 'vector'") for row in chunk
-    ]
-    if counted == [(0,)]:
+    if not _are_there(chunks, after, upto, "vector"):
         return []
     sql = f"""
         select v.kid, v.seq_from, v.namespace, v.collection, v.state, v.upserted, c.dimension, c.metric, e.data
         from vector v join event e on e.seq = v.seq_from
         join collection c on c.namespace = v.namespace and c.collection = v.collection
-        where v.seq_from > {after} and v.seq_from <= {upto} and e.{within.replace("and ", "and e.")}
+        where v.seq_from > {after} and v.seq_from <= {upto} and e.seq > {after} and e.seq <= {upto}
         order by v.seq_from"""
     return [row for chunk in chunks(sql) for row in chunk]
+
+
+def _of_memories(chunks: Chunks, after: int, upto: int) -> list[Sequence[Any]]:
+    """The same of memories: which event brought the vector that each has, and that event if it is this one."""
+    if not _are_there(chunks, after, upto, "memory"):
+        return []
+    sql = f"""
+        select m.kid, m.seq_from, m.state, m.embedded, e.data
+        from memory m left join event e on e.seq = m.seq_from and e.seq = m.embedded
+        where m.seq_from > {after} and m.seq_from <= {upto} order by m.seq_from"""
+    return [row for chunk in chunks(sql) for row in chunk]
+
+
+def _are_there(chunks: Chunks, after: int, upto: int, family: str) -> bool:
+    """Whether any of these events is of that family."""
+    sql = f"select count(*) from event where seq > {after} and seq <= {upto} and family = '{family}'"
+    return any(count for chunk in chunks(sql) for (count,) in chunk)

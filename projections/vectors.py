@@ -12,7 +12,6 @@ Rules:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from hashlib import blake2b, sha256
 from pathlib import Path
 from typing import Any
@@ -25,7 +24,7 @@ from usearch.index import Index as Graph
 
 from bus.files import write_atomic
 from projections.columns import Column
-from projections.query import Near
+from projections.query import Kids, Near, Numbers
 from projections.schema import OPEN
 
 Floats = NDArray[np.float32]
@@ -70,7 +69,7 @@ class Collected:
 
     # --- what is taken in --------------------------------------------------------------------------------------
 
-    def put(self, kid: int, seq: int, numbers: Sequence[float] | None) -> None:
+    def put(self, kid: int, seq: int, numbers: Numbers | None) -> None:
         """A vector has these numbers from event `seq` on, or (None) is not there any more."""
         if (row := self._open.pop(kid, None)) is not None:
             self._ends.set(row, seq)
@@ -84,7 +83,16 @@ class Collected:
     def size(self) -> int:
         return self._ends.size
 
-    def _placed(self, numbers: Sequence[float]) -> NDArray[np.float64]:
+    def has(self, kid: int) -> bool:
+        """Whether a vector is there now."""
+        return kid in self._open
+
+    def row(self, row: int) -> Floats:
+        """The numbers of a row, as they are compared."""
+        numbers: Floats = self._matrix.values[row]
+        return numbers
+
+    def _placed(self, numbers: Numbers) -> NDArray[np.float64]:
         """The numbers as they are compared: for `cosine` of length 1."""
         vector = np.array(numbers, np.float64)
         if self.metric != "cosine":
@@ -95,13 +103,11 @@ class Collected:
 
     # --- what is asked -----------------------------------------------------------------------------------------
 
-    def nearest(
-        self, numbers: Sequence[float], k: int, seq: int, kids: Sequence[int] | None = None
-    ) -> tuple[list[Near], int]:
+    def nearest(self, numbers: Numbers, k: int, seq: int, kids: Kids | None = None) -> tuple[list[Near], int]:
         """The `k` nearest rows valid at `seq`, of these vectors if any are named; and how many there were."""
         valid = (self._begins.values <= seq) & (self._ends.values > seq)
         if kids is not None:
-            valid &= np.isin(self._kids.values, np.array(kids, np.int64))
+            valid &= np.isin(self._kids.values, np.asarray(kids, np.int64))
         count = int(np.count_nonzero(valid))
         vector = self._placed(numbers)
         rows = self._proposed(vector, k, valid) if count > EXACT else None

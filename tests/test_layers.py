@@ -177,3 +177,11 @@ def test_clients_are_lean(module: str) -> None:
     script = f"import sys, {module}; print(*sorted({heavy} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == ""
+
+
+def test_a_daemon_imports_nothing_of_models_unless_a_setting_names_one() -> None:
+    models = {f"projections.{name}" for name in ("recalling", "embed", "rerank", "dense", "guarded", "openai")}
+    models |= {"model2vec", "fastembed", "sentence_transformers", "httpx"}
+    script = f"import sys, cli.daemon; print(*sorted({models} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == ""

@@ -11,7 +11,8 @@ Rules:
 * Only its author, or an owner of the tenant, changes, supersedes, retracts or restores an entry. Whoever can read it
   may pin it, link it, and say that it contradicts another.
 * When an entry is true in the world (`valid_from`, `valid_to`) has nothing to do with when the log learned of it.
-* An embedding stays in the event that brought it; the state does not hold it.
+* An embedding stays in the event that brought it; the state holds the seq of that. It goes with what the entry says: it
+  is compared until the content changes, or another one comes.
 * Here are the facts and the state. The requests are in `bus.domain.memory_requests`, what is decided in
   `bus.domain.memory_decisions`, the entries of a new tenant in `bus.domain.memory_seed`.
 """
@@ -188,8 +189,8 @@ class MemoryResolved(Fact, frozen=True, kw_only=True):
 
 
 class Memory(State, frozen=True, kw_only=True):
-    """An entry now. `editor` is who worded it last; `links` and `contradictions` map the names of other entries to the
-    seq that said so."""
+    """An entry now. `editor` is who worded it last; `embedded` is the seq of the event that brought the vector it has;
+    `links` and `contradictions` map the names of other entries to the seq that said so."""
 
     table: ClassVar[str] = "memory"
     author: str
@@ -206,6 +207,7 @@ class Memory(State, frozen=True, kw_only=True):
     valid_to: datetime | None = None
     source: str = ""
     trust_tier: str | None = None
+    embedded: int | None = None
     state: str = "active"
     pinned: bool = False
     supersedes: str | None = None
@@ -229,7 +231,8 @@ def _written(event: Event, fact: MemoryWritten) -> Memory:
     same = {name: getattr(fact, name) for name in REVISABLE if name not in _STORED}
     given = {name: getattr(fact, name) for name in ("scope", "subject", "supersedes")}
     stored = {name: made(getattr(fact, name)) for name, made in _STORED.items()}
-    return Memory(author=event.agent, editor=event.agent, **same, **given, **stored)
+    embedded = event.seq if fact.embedding else None
+    return Memory(author=event.agent, editor=event.agent, embedded=embedded, **same, **given, **stored)
 
 
 def _changed(memory: Memory, event: Event, fact: Fact | Unknown) -> dict[str, Any]:
@@ -251,10 +254,12 @@ def _changed(memory: Memory, event: Event, fact: Fact | Unknown) -> dict[str, An
         case _ if memory.state != "active":
             return {}
         case MemoryAppended():
-            return {"content": f"{memory.content}\n{fact.text}", "editor": event.agent}
+            return {"content": f"{memory.content}\n{fact.text}", "editor": event.agent, "embedded": None}
         case MemoryRevised():
             given = {name: value for name in REVISABLE if (value := getattr(fact, name)) is not UNSET}
             stored = {name: _STORED[name](value) if name in _STORED else value for name, value in given.items()}
+            if fact.embedding is not UNSET or fact.content is not UNSET:
+                stored["embedded"] = event.seq if fact.embedding else None
             return stored | {"editor": event.agent}
         case MemorySuperseded(by=by):
             return {"state": "superseded", "superseded_by": by}

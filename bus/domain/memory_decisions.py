@@ -190,7 +190,7 @@ def decide_revise(view: View, request: Revise, ctx: Context) -> Decision:
     check_given(request, known.name, known.state)
     given = {name: value for name in REVISABLE if (value := getattr(request, name)) is not None}
     changed = {name: value for name, value in given.items() if _stored(value) != getattr(known.state, name)}
-    if request.embedding is not None:
+    if request.embedding or (request.embedding is not None and known.state.embedded is not None):
         changed["embedding"] = request.embedding
     if not changed:
         return known.unchanged()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from datetime import datetime
 
 from bus.domain.memory import Memory, metadata_text
@@ -28,10 +29,17 @@ def check_given(request: Write | Revise | Supersede, name: str, before: Memory |
     if request.metadata is not None and (size := len(metadata_text(request.metadata).encode())) > METADATA_BYTES:
         expected, hint = f"at most {METADATA_BYTES} bytes", "Keep large values elsewhere and refer to them"
         raise invalid(name, "the metadata is too large", "too_large", expected, f"{size} bytes", hint)
-    for number in request.embedding or ():
-        if not math.isfinite(number) or abs(number) > FARTHEST:
-            expected, hint = "finite numbers", "Look at what made the vector"
-            raise invalid(name, "the embedding is no vector", "bad_embedding", expected, repr(number), hint)
+    if request.embedding:
+        check_embedding(name, request.embedding)
+
+
+def check_embedding(name: str, numbers: Sequence[float]) -> None:
+    """Check a vector that is to be compared with others."""
+    odd = next((number for number in numbers if not math.isfinite(number) or abs(number) > FARTHEST), None)
+    if odd is not None or not any(numbers):
+        expected, hint = "finite numbers, not all of them 0", "Look at what made the vector"
+        found = repr(odd) if odd is not None else "only 0"
+        raise invalid(name, "the embedding is no vector", "bad_embedding", expected, found, hint)
 
 
 def check_content(name: str, content: str) -> None:

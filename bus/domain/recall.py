@@ -39,6 +39,8 @@ from bus.subjects import TENANT
 
 Kind = Literal["memory", "message", "journal", "task", "document"]
 KINDS: tuple[Kind, ...] = ("memory", "message", "journal", "task", "document")
+ANSWERED = "answered"
+"""What is said of a part of recall that did its work."""
 
 
 class ExposureShown(Fact, frozen=True, kw_only=True):
@@ -87,6 +89,10 @@ class Recall(Query, frozen=True, kw_only=True):
     budget_tokens: Annotated[
         Annotated[int, Meta(ge=1, le=1_000_000)] | None, Meta(description="texts of about so many tokens in all")
     ] = None
+    embedding: Annotated[
+        Annotated[tuple[float, ...], Meta(min_length=1, max_length=8192)] | None,
+        Meta(description="your vector for the question, to compare with those that memories were given"),
+    ] = None
     explain: Annotated[bool, Meta(description="say which words of the question counted how much")] = False
 
 
@@ -110,11 +116,16 @@ class Term(Struct, frozen=True, kw_only=True):
 
 
 class Why(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What a score is made of: the words of the text itself, those around it, and what it was multiplied by."""
+    """What a score is made of: the words of the text itself, those around it, what its vector adds, and what all that
+    was multiplied by. `cosine` says how near the vector is, if it is one of the nearest; `rerank` is what the reranker
+    said."""
 
     own: float
     near: float
     wide: float
+    meaning: float = 0.0
+    cosine: float | None = None
+    rerank: float | None = None
     author: float = 1.0
     time: float = 1.0
     terms: list[Term] = []
@@ -152,11 +163,14 @@ class Hit(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Hits(Answer, frozen=True, kw_only=True):
-    """What bears on the question, the best first. `words` is what was looked for, `texts` in how many texts."""
+    """What bears on the question, the best first. `words` is what was looked for, `texts` in how many texts. `legs`
+    says of each part of recall whether it answered, or why not: `words`; `dense`, which compares vectors, if there is
+    an embedder or the question came with one; `rerank`, if there is a reranker."""
 
     hits: list[Hit]
     words: list[str]
     texts: int
+    legs: dict[str, str]
 
 
 def digest(question: str) -> str:

@@ -213,6 +213,8 @@ COMMANDS: Mapping[str, st.SearchStrategy[Command]] = {
         ),
         _built(memory_requests.Write, content=words, valid_to=maybe | soon, priority=numbers.map(lambda n: n % 3)),
         _built(memory_requests.Write, content=said, scope=st.just("private"), subject=subjects),
+        _built(memory_requests.Write, content=words, scope=st.sampled_from(("shared", "private")), embedding=points),
+        _built(memory_requests.Revise, memory=entries, embedding=points | st.just(()), content=maybe | said),
         _built(memory_requests.Append, memory=entries, text=said),
         _built(
             memory_requests.Revise, memory=entries, content=maybe | said, tags=maybe | labels, metadata=maybe | data
@@ -318,7 +320,8 @@ _KNOWN: Sequence[tuple[str, Command]] = (
     ("ada", memory_requests.Write(content="the parser needs a fix", subject="user:1", category="do_not")),
     ("bob", memory_requests.Write(content="bob fixes TS2345 in src/parseUserInput.py", subject="user:1", priority=2)),
     ("bob", memory_requests.Write(content="fix it alone", scope="private", subject="user:1", metadata={"a": 1})),
-    ("c_d", memory_requests.Write(content="50% of the parser", scope="private")),
+    ("c_d", memory_requests.Write(content="50% of the parser", scope="private", embedding=(0.1, 1.0))),
+    ("ada", memory_requests.Write(content="ada is slow", embedding=(1.0, 0.5))),
     ("ada", memory_requests.Contradict(memory="m-1", other="m-2", reason="fix what?")),
     ("bob", memory_requests.Contradict(memory="m-2", other="p-1")),
     ("bob", journal.Write(focus="the parser", next_steps=("fix TS2345",))),
@@ -456,6 +459,7 @@ QUERIES: tuple[st.SearchStrategy[Any], ...] = (
         subject=maybe | subjects,
         valid_at=maybe | soon,
     ),
+    _built(recall.Recall, query=_questions | st.just("to be"), embedding=points),
     _built(
         recall.Recall,
         query=_questions,

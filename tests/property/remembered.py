@@ -18,6 +18,7 @@ from bus.events import Event, Unknown
 from bus.subjects import TENANT
 from projections.lexical import words
 from projections.passages import passages
+from tests.property.vectors import cosine
 
 Place = tuple[str, str]
 ORDER = ("operating_pattern", "routing_rule", "voice_rule", "discipline_rule", "convention", "do_not", "fact")
@@ -35,11 +36,20 @@ class Remembered:
             blank = {"subject": "", "category": "fact", "priority": 0, "salience": 0.5, "confidence": 1.0, "tags": []}
             blank |= {"metadata": {}, "valid_from": None, "valid_to": None, "source": "", "refs": []}
             blank |= {"trust_tier": None, "supersedes": None, "superseded_by": None, "state": "active"}
-            blank |= {"pinned": False, "links": set(), "against": {}, "author": event.agent, "written": event.seq}
+            blank |= {
+                "embedding": None,
+                "pinned": False,
+                "links": set(),
+                "against": {},
+                "author": event.agent,
+                "written": event.seq,
+            }
             self.entries[place] = blank | body
         known = self.entries[place]
         known["seq"] = event.seq
         before = _wording(known)
+        if verb == "appended" or (verb == "revised" and ("content" in body or "embedding" in body)):
+            known["embedding"] = body.get("embedding")
         if verb == "appended":
             known["content"] += "\n" + body["text"]
         elif verb == "revised":
@@ -184,6 +194,7 @@ class _Text(NamedTuple):
     thread: tuple[Any, ...]
     words: list[str] | None
     hit: dict[str, Any]
+    embedding: list[float] | None = None
 
 
 def _texts(told: Any, me: str, request: recall.Recall) -> Iterator[_Text]:
@@ -215,7 +226,8 @@ def _texts(told: Any, me: str, request: recall.Recall) -> Iterator[_Text]:
         hit |= {"seq": known["worded"], "time": told.time(known["worded"])}
         group = (place[0], me if "+" in place[1] else "")
         thread = ("memory", group, row.subject) if row.subject else ("memory", row.written)
-        yield _Text("memory", row.written, row.author, thread, words(text) if known["state"] == "active" else None, hit)
+        said = words(text) if known["state"] == "active" else None
+        yield _Text("memory", row.written, row.author, thread, said, hit, known["embedding"])
 
 
 def _of_tasks(told: Any, here: Place) -> Iterator[_Text]:
@@ -280,16 +292,17 @@ def _own(texts: list[_Text], terms: list[str]) -> list[float]:
 
 def _recall(told: Any, me: str, request: recall.Recall, head: Any, now: datetime) -> Any:
     terms = list(dict.fromkeys(words(request.query)))
-    if not terms:
-        return InvalidRequest
     texts = sorted(_texts(told, me, request), key=lambda text: text.first)
+    cosines = _cosines(request, texts)
+    if not terms and not cosines:
+        return InvalidRequest
     own = _own(texts, terms)
     threads: dict[Any, list[int]] = {}
     for place, text in enumerate(texts):
         threads.setdefault(text.thread, []).append(place)
     asked = set(request.query.casefold().split())
     named = {text.author for text in texts if text.words is not None and text.author in asked} - {"system"}
-    found = []
+    around = []
     for place, text in enumerate(texts):
         thread = threads[text.thread]
         at = thread.index(place)
@@ -297,16 +310,50 @@ def _recall(told: Any, me: str, request: recall.Recall, head: Any, now: datetime
             own[thread[at + step]] if 0 <= at + step < len(thread) else 0.0 for step in (-1, 1, -2, 2)
         )
         near = own[place] + one + two
-        wide = near + three + four
+        around.append((near, near + three + four))
+    found = []
+    by_words = [2.0 * own[place] + 0.5 * near + 1.0 * wide for place, (near, wide) in enumerate(around)]
+    scale = max((score for score, text in zip(by_words, texts, strict=True) if text.words is not None), default=0.0)
+    for place, text in enumerate(texts):
         author = 1.5 if named == {text.author} else 1.0
-        score = (2.0 * own[place] + 0.5 * near + 1.0 * wide) * author
-        if text.words is not None and score > 0 and text.kind in (request.kinds or (text.kind,)):
-            why = recall.Why(own=own[place], near=near, wide=wide, author=author)
+        meaning = 0.4 * (scale or 1.0) * _scaled(cosines, place)
+        score = (by_words[place] + meaning) * author
+        fits = text.words is not None and text.kind in (request.kinds or (text.kind,))
+        if fits and (score > 0 or place in cosines):
+            near, wide = around[place]
+            why = recall.Why(own=own[place], near=near, wide=wide, meaning=meaning, author=author)
             found.append(Hit(kind=text.kind, score=score, why=why, **text.hit))
     found.sort(key=lambda hit: (-hit.score, -_first(texts, hit)))
     hits = _chosen(request, found, request.valid_at or head["time"])
     there = sum(text.words is not None for text in texts)
-    return recall.Hits(hits=hits, words=terms, texts=there, **head)
+    return recall.Hits(hits=hits, words=terms, texts=there, legs=_legs(request, terms, cosines), **head)
+
+
+def _cosines(request: recall.Recall, texts: list[_Text]) -> dict[int, float]:
+    """By place: how near the vectors are that memories came with, if the question came with one."""
+    asked = request.embedding
+    if asked is None or "memory" not in (request.kinds or ("memory",)):
+        return {}
+    return {
+        place: round(cosine(text.embedding, asked), 6)
+        for place, text in enumerate(texts)
+        if text.words is not None and text.embedding and len(text.embedding) == len(asked)
+    }
+
+
+def _scaled(cosines: Mapping[int, float], place: int) -> float:
+    if place not in cosines:
+        return 0.0
+    least, most = min(cosines.values()), max(cosines.values())
+    return (cosines[place] - least) / (most - least) if most > least else 1.0
+
+
+def _legs(request: recall.Recall, terms: list[str], cosines: Mapping[int, float]) -> dict[str, str]:
+    legs = {"words": recall.ANSWERED if terms else "the question has no word to look for"}
+    if request.embedding is not None:
+        none = f"no memory that you can see came with a vector of {len(request.embedding)} numbers"
+        legs["dense"] = recall.ANSWERED if cosines else none
+    return legs
 
 
 def _first(texts: list[_Text], hit: Hit) -> int:

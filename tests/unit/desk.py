@@ -5,7 +5,7 @@ Rule: tables contain only what `fold` brought them, so a test decides how far th
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from datetime import datetime
 from pathlib import Path
@@ -15,13 +15,17 @@ import anyio
 import pytest
 from anyio.lowlevel import checkpoint
 
+from bus.clock import SystemClock
 from bus.domain import channel
+from bus.domain.recall import Recall
 from bus.errors import BusError
 from bus.model import Query
 from bus.operation import CODEC, FAMILIES, OPERATION_OF
+from bus.tunables import Endpoint, RecallOptions
 from bus.world import World
-from cli.api import Api
+from cli.api import Api, Helped
 from projections.batch import Projection
+from projections.recalling import Recalling
 from projections.schema import discover
 from projections.store import Store
 from tests.unit.leader import Leader, founded
@@ -71,14 +75,16 @@ class Tables:
 class Desk:
     """Agents ask here."""
 
-    def __init__(self, leader: Leader, store: Store, reply_bytes: int) -> None:
+    def __init__(
+        self, leader: Leader, store: Store, reply_bytes: int, helped: Mapping[type, Helped] | None = None
+    ) -> None:
         self.leader = leader
         self.clock = leader.clock
         self.tables = Tables(store)
         self.replayed: list[tuple[Any, ...]] = []
         self.record_error: BusError | None = None
         replays = {op.request: self._replay for op in OPERATION_OF.values() if op.family == "replay"}
-        self.api = Api(leader.executor, self.tables, leader.clock, replays, reply_bytes, self._record)
+        self.api = Api(leader.executor, self.tables, leader.clock, replays, reply_bytes, self._record, helped=helped)
         self._world = World(FAMILIES)
         self._rows = Projection(store.schema)
 
@@ -121,6 +127,20 @@ async def desk(folder: Path, *agents: str, reply_bytes: int = 1_000_000) -> Asyn
         one = Desk(leader, store, reply_bytes)
         await one.fold()
         yield one
+
+
+@asynccontextmanager
+async def helped_desk(
+    folder: Path, options: RecallOptions, leader: Leader, endpoint: Endpoint | None = None
+) -> AsyncIterator[tuple[Desk, Recalling]]:
+    """A desk at which recall has help; everything that is in the log is in the tables."""
+    async with Store.opened(folder, FAMILIES, discover()) as store, anyio.create_task_group() as parts:
+        recalling = Recalling(options, endpoint or Endpoint(), store, SystemClock())
+        one = Desk(leader, store, 1_000_000, {Recall: recalling.answer})
+        await one.fold()
+        parts.start_soon(recalling.run)
+        yield one, recalling
+        parts.cancel_scope.cancel()
 
 
 @asynccontextmanager

@@ -107,6 +107,7 @@ def test_an_entry_keeps_everything_that_is_said_of_it(stage: Stage) -> None:
         source="README",
         refs=frozenset((3,)),
         trust_tier="device_only",
+        embedded=reply.seq,
     )
 
 

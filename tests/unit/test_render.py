@@ -332,6 +332,7 @@ def test_every_kind_of_answer_can_be_shown(name: str, out: io.StringIO) -> None:
         "columns": {},
         "counts": {},
         "tables": {},
+        "legs": {"dense": "x"},
     }
     values = {
         field.name: empty.get(field.name, [] if "list" in str(field.type) else 0 if field.type in (int, float) else "x")
