@@ -69,8 +69,9 @@ class Dense:
 
     def read(self, seq: int, lexicon: Lexicon, chunks: Chunks) -> Slice:
         """The next slice of what the tables contain up to `seq`."""
-        upto = bounded(chunks, self.position, min(seq, self.position + SLICE))
-        said = sorted(wordings(chunks, self.position, upto), key=lambda one: one.seq) if upto > self.position else []
+        after, news = self.position, lexicon.news
+        upto = bounded(chunks, after, min(seq, after + SLICE), news)
+        said = sorted(wordings(chunks, after, upto, news), key=lambda one: one.seq) if upto > after else []
         steps, texts = [], {}
         with lexicon.upto(upto, chunks) as index:
             placed = [(index.slots_of(one.kind, one.ident), one) for one in said]

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from projections.lexical_rows import Chunks, Lexicon
+from projections.news import News
 from projections.vector_rows import Embeddings
 
 if TYPE_CHECKING:
@@ -18,8 +19,9 @@ class Indexes:
     """All indexes of one store. `directory` is where graphs of vectors are kept between runs."""
 
     def __init__(self, directory: Path) -> None:
-        self.lexicon = Lexicon()
-        self.embeddings = Embeddings(directory / GRAPHS)
+        self.news = News()
+        self.lexicon = Lexicon(self.news)
+        self.embeddings = Embeddings(directory / GRAPHS, self.news)
         self.dense: Dense | None = None
         """There is one while an embedder works."""
         self.growing = False

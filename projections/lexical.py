@@ -20,6 +20,8 @@ import Stemmer
 
 WORD = 60
 """Longer runs of signs are no words: they are cut into their parts, and the parts to this length."""
+KNOWN = 1 << 14
+"""Runs of signs whose words are at hand."""
 _CHUNK = re.compile(r"[^\s\"“”‘’«»<>(){}\[\],;!?|*=`´…]+")
 _PART = re.compile(r"[^\W_]+(?:['’][^\W\d_]+)*")
 _PIECE = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[0-9]+")
@@ -47,7 +49,7 @@ def words(text: str) -> list[str]:
     return found
 
 
-@lru_cache(maxsize=1 << 17)
+@lru_cache(maxsize=KNOWN)
 def _read(chunk: str) -> tuple[str, ...]:
     """The words of one run of signs without white space."""
     parts = _PART.findall(chunk)

@@ -12,12 +12,15 @@ Rules:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import datetime
 from threading import Lock
+from types import MappingProxyType
 from typing import Any
 
 from projections.lexical_index import Index, Wording
+from projections.news import News
 from projections.passages import passages
 from projections.query import strings
 from projections.views.recalled import TOLD, told_of_task
@@ -34,7 +37,8 @@ Chunks = Callable[[str], Iterator[Sequence[Sequence[Any]]]]
 class Lexicon:
     """An index, and the lock that everybody holds who fills it or looks into it."""
 
-    def __init__(self) -> None:
+    def __init__(self, news: News) -> None:
+        self.news = news
         self._index = Index()
         self._lock = Lock()
 
@@ -57,38 +61,28 @@ class Lexicon:
             after = self._index.position
             upto = min(seq, after + SLICE)
             if after < upto:
-                upto = bounded(chunks, after, upto)
-                for wording in sorted(wordings(chunks, after, upto), key=lambda one: one.seq):
+                upto = bounded(chunks, after, upto, self.news)
+                for wording in sorted(wordings(chunks, after, upto, self.news), key=lambda one: one.seq):
                     self._index.put(wording)
                 self._index.position = upto
             return self._index.position >= seq
 
 
-def wordings(chunks: Chunks, after: int, upto: int) -> list[Wording]:
+def wordings(chunks: Chunks, after: int, upto: int, news: News) -> Iterator[Wording]:
     """What the events after one and up to another made things say."""
 
     def rows(sql: str) -> list[Sequence[Any]]:
         return [row for chunk in chunks(sql) for row in chunk]
 
-    within = f"seq > {after} and seq <= {upto}"
-    of = "'memory', 'channel', 'dm', 'journal', 'task', 'vault'"
-    families = {family for (family,) in rows(f"select distinct family from event where {within} and family in ({of})")}
-    found: list[Wording] = []
-    if families & {"channel", "dm"}:
-        found += _messages(rows, within)
-    if "memory" in families:
-        found += _memories(rows, after, upto)
-    if "journal" in families:
-        found += _entries(rows, within)
-    if "task" in families:
-        found += _tasks(rows, after, upto)
-    if "vault" in families:
-        found += _documents(rows, after, upto)
-    return found
+    for table, told in TABLES.items():
+        if news.may_be_in(table, after):
+            yield from told(rows, after, upto)
 
 
-def bounded(chunks: Chunks, after: int, upto: int) -> int:
+def bounded(chunks: Chunks, after: int, upto: int, news: News) -> int:
     """Where a slice ends that has not too many bytes of files, or only one file."""
+    if not news.may_be_in("vault", after):
+        return upto
     size = 0
     sql = f"select seq_from, size from vault where seq_from > {after} and seq_from <= {upto} order by 1"
     for seq, more in (row for chunk in chunks(sql) for row in chunk):
@@ -98,26 +92,44 @@ def bounded(chunks: Chunks, after: int, upto: int) -> int:
     return upto
 
 
-def _messages(rows: Rows, within: str) -> Iterator[Wording]:
-    columns = "m.time, m.namespace, m.family, m.conversation, m.agent, m.audience"
+def _messages(rows: Rows, after: int, upto: int) -> Iterator[Wording]:
+    columns = "seq, seq, time, namespace, family, conversation, agent, audience, text"
+    for row in rows(f"select {columns} from message where seq > {after} and seq <= {upto}"):
+        yield _message(*row)
+
+
+def _edits(rows: Rows, after: int, upto: int) -> Iterator[Wording]:
     sql = f"""
-        select seq as said, seq, {columns.replace("m.", "")}, text from message where {within}
-        union all
-        select t.seq, m.seq, {columns}, t.edit from message_touch t join message m
-        on m.seq = t.message and m.place = t.place where t.edit is not null and t.{within.replace("and ", "and t.")}"""
-    for said, seq, time, namespace, family, conversation, agent, audience, text in rows(sql):
-        yield Wording(
-            seq=said,
-            time=time,
-            kind="message",
-            ident=seq,
-            entity=conversation,
-            namespace=namespace,
-            audience=audience,
-            thread=(family, conversation),
-            author=agent,
-            text=f"{agent} {text}",
-        )
+        select t.seq, m.seq, time, namespace, family, conversation, m.agent, m.audience, t.edit
+        from message_touch t join message m on m.seq = t.message and m.place = t.place
+        where t.edit is not null and t.seq > {after} and t.seq <= {upto}"""
+    for row in rows(sql):
+        yield _message(*row)
+
+
+def _message(
+    said: int,
+    seq: int,
+    time: datetime,
+    namespace: str,
+    family: str,
+    conversation: str,
+    agent: str,
+    audience: str | None,
+    text: str,
+) -> Wording:
+    return Wording(
+        seq=said,
+        time=time,
+        kind="message",
+        ident=seq,
+        entity=conversation,
+        namespace=namespace,
+        audience=audience,
+        thread=(family, conversation),
+        author=agent,
+        text=f"{agent} {text}",
+    )
 
 
 def _memories(rows: Rows, after: int, upto: int) -> Iterator[Wording]:
@@ -150,8 +162,9 @@ def _memories(rows: Rows, after: int, upto: int) -> Iterator[Wording]:
         )
 
 
-def _entries(rows: Rows, within: str) -> Iterator[Wording]:
-    sql = f"select seq, time, namespace, agent, focus, done, decisions, next_steps from journal_entry where {within}"
+def _entries(rows: Rows, after: int, upto: int) -> Iterator[Wording]:
+    columns = "seq, time, namespace, agent, focus, done, decisions, next_steps"
+    sql = f"select {columns} from journal_entry where seq > {after} and seq <= {upto}"
     for seq, time, namespace, agent, focus, *lists in rows(sql):
         lines = [focus, *(line for part in lists for line in strings(part))]
         yield Wording(
@@ -216,3 +229,16 @@ def _documents(rows: Rows, after: int, upto: int) -> Iterator[Wording]:
                 continue
             for part, passage in enumerate(passages(path, content)):
                 yield said._replace(part=part, text=f"{agent} {path} {passage.under} {passage.text}")
+
+
+TABLES: Mapping[str, Callable[[Rows, int, int], Iterator[Wording]]] = MappingProxyType(
+    {
+        "message": _messages,
+        "message_touch": _edits,
+        "memory": _memories,
+        "journal_entry": _entries,
+        "task": _tasks,
+        "vault": _documents,
+    }
+)
+"""What each table makes things say with the events after one and up to another."""

@@ -32,7 +32,7 @@ TAIL = 1 << 16
 """So many postings come together before they are sorted; every question looks through all of them."""
 MOST = 1 << 20
 """Segments of more are not put together any more: it would take as long as a question may."""
-KNOWN = 1 << 15
+KNOWN = 1 << 14
 """Words whose digest is at hand."""
 
 

@@ -223,6 +223,7 @@ class Store:
             if isinstance(error, duckdb.IOException | duckdb.OutOfMemoryException) and "orrupt" not in str(error):
                 raise Unavailable("the tables cannot be written", code="storage", found=str(error)) from error
             raise Defect("the tables gave up", found=str(error), hint=REBUILD) from error
+        self.indexes.news.tell(batch.rows, batch.after, batch.upto)
         self.position, self.chain = batch.upto, batch.chain
         self.stored_ns = max(self.stored_ns, batch.stored_ns)
         self._last = (batch.upto, events.stored_at(batch.events[-1])) if batch.events else NO_EVENT

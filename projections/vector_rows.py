@@ -22,6 +22,7 @@ import msgspec
 from bus.domain.memory_limits import check_embedding
 from bus.domain.vector import DIMENSION, Collection, VectorUpserted, check_numbers
 from bus.errors import InvalidRequest
+from projections.news import News
 from projections.query import place_of_memories
 from projections.vectors import Collected, file_of
 
@@ -56,10 +57,11 @@ class Embeddings:
     """All collections, and the lock that everybody holds who fills them or looks into one. Graphs are kept in
     `directory`."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, news: News) -> None:
         self.position = 0
         """The last event that has been taken in."""
         self._directory = directory
+        self._news = news
         self._collections: dict[Place, Collected] = {}
         self._of_memory: dict[int, _Vector] = {}
         """By memory: what it was given."""
@@ -79,7 +81,8 @@ class Embeddings:
             after = self.position
             upto = min(seq, after + SLICE)
             if after < upto:
-                rows, of_memories = _rows(chunks, after, upto), _of_memories(chunks, after, upto)
+                rows = _rows(chunks, after, upto) if self._news.may_be_in("vector", after) else []
+                of_memories = _of_memories(chunks, after, upto) if self._news.may_be_in("memory", after) else []
                 self._take(rows)
                 self._bring(of_memories)
                 self.position = upto
@@ -140,8 +143,6 @@ def _comparable(numbers: tuple[float, ...], collection: str, known: Collected) -
 
 def _rows(chunks: Chunks, after: int, upto: int) -> list[Sequence[Any]]:
     """The versions of vectors that began with the events after one and up to another, in their order."""
-    if not _are_there(chunks, after, upto, "vector"):
-        return []
     sql = f"""
         select v.kid, v.seq_from, v.namespace, v.collection, v.state, v.upserted, c.dimension, c.metric, e.data
         from vector v join event e on e.seq = v.seq_from
@@ -153,16 +154,8 @@ def _rows(chunks: Chunks, after: int, upto: int) -> list[Sequence[Any]]:
 
 def _of_memories(chunks: Chunks, after: int, upto: int) -> list[Sequence[Any]]:
     """The same of memories: which event brought the vector that each has, and that event if it is this one."""
-    if not _are_there(chunks, after, upto, "memory"):
-        return []
     sql = f"""
         select m.kid, m.seq_from, m.state, m.embedded, e.data
         from memory m left join event e on e.seq = m.seq_from and e.seq = m.embedded
         where m.seq_from > {after} and m.seq_from <= {upto} order by m.seq_from"""
     return [row for chunk in chunks(sql) for row in chunk]
-
-
-def _are_there(chunks: Chunks, after: int, upto: int, family: str) -> bool:
-    """Whether any of these events is of that family."""
-    sql = f"select count(*) from event where seq > {after} and seq <= {upto} and family = '{family}'"
-    return any(count for chunk in chunks(sql) for (count,) in chunk)

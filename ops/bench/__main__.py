@@ -10,11 +10,11 @@ from pathlib import Path
 import msgspec
 from rich.console import Console
 
-from bench import commands, coordination, past, soak, takeover, writing
+from bench import commands, coordination, past, remembering, soak, takeover, writing
 from bench.figures import Figure, Figures, as_json, print_table
 from bench.ground import ground
 
-SECTIONS = "ABCDEFGHIST"
+SECTIONS = "ABCDEFGHIMST"
 
 
 def measured(wanted: str, small: bool, directory: Path | None, repeat: int) -> Iterator[Figures]:
@@ -35,6 +35,9 @@ def measured(wanted: str, small: bool, directory: Path | None, repeat: int) -> I
         if "I" in wanted:
             with ground(directory) as place:
                 yield coordination.coordination(place, coordination.SMALL if small else coordination.Sizes())
+        if "M" in wanted:
+            with ground(directory) as place:
+                yield remembering.remembered(place, remembering.SMALL if small else remembering.Sizes())
         if "S" in wanted:
             with ground(directory) as place:
                 yield soak.soaked(place, soak.SMALL if small else soak.Sizes())

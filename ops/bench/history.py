@@ -8,6 +8,7 @@ from __future__ import annotations
 import random
 from collections.abc import AsyncIterator, Iterator
 from datetime import timedelta
+from itertools import islice
 from typing import Any
 
 import anyio
@@ -161,22 +162,25 @@ async def fill(spec: Spec) -> AsyncIterator[Result | None]:
         yield None
         watch = Watch()
         past = History(head, spec.get("seed", 1))
-        send, receive = anyio.create_memory_object_stream[list[Draft]](2)
-
-        async def make() -> None:
-            events = past.events()
-            async with send:
-                while past.seq < spec["upto"]:
-                    most = min(BATCH, spec["upto"] - past.seq)
-                    await send.send([next(events) for _ in range(most)])
-
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(make)
-            tips: dict[str, int] = {}
-            async for drafts in receive:
-                seqs = await log.append(drafts, {draft.subject: tips.get(draft.subject, 0) for draft in drafts})
-                tips.update(zip([draft.subject for draft in drafts], seqs, strict=True))
+        await append_all(log, islice(past.events(), max(0, spec["upto"] - head)), BATCH)
         yield watch.result(count=spec["upto"] - head, tasks=_sample(past))
+
+
+async def append_all(log: JetStreamLog, drafts: Iterator[Draft], size: int) -> None:
+    """Write events into places where nothing is yet, in batches of `size`; the next is made while one is written."""
+    send, receive = anyio.create_memory_object_stream[list[Draft]](2)
+
+    async def make() -> None:
+        async with send:
+            while batch := list(islice(drafts, size)):
+                await send.send(batch)
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(make)
+        tips: dict[str, int] = {}
+        async for batch in receive:
+            seqs = await log.append(batch, {draft.subject: tips.get(draft.subject, 0) for draft in batch})
+            tips.update(zip([draft.subject for draft in batch], seqs, strict=True))
 
 
 def _sample(past: History) -> list[tuple[Any, ...]]:

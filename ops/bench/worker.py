@@ -16,7 +16,7 @@ import anyio
 import anyio.to_thread
 import msgspec
 
-from bench import bare, clients, coordinating, history, reading, soaking, stages
+from bench import bare, clients, coordinating, history, reading, recalling, soaking, stages
 from bench.crew import Result
 
 Role = Callable[[dict[str, Any]], AsyncIterator[Result | None]]
@@ -44,6 +44,11 @@ ROLES: dict[str, Role] = {
     "soak": soaking.soak,
     "ask": reading.ask,
     "direct": reading.direct,
+    "remember": recalling.fill,
+    "recall": recalling.ask,
+    "bare_recall": recalling.bare,
+    "keep": recalling.keep,
+    "nearest": recalling.nearest,
 }
 
 

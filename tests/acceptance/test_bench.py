@@ -21,6 +21,7 @@ EXPECTED = {
     "G": ("daemon after folding", "nats-server after folding", "daemon after a restart"),
     "H": ("bus",),
     "I": ("reserve,", "reserve refused", "declare,", "declare refused", "inbox peek", "wake card", "its size"),
+    "M": ("recall among", "as of their middle", "words of", "recalled", "kv get", "nearest", "found", "RSS"),
     "S": ("agents for", "killed meanwhile", "channel.post", "inbox.peek", "task.next", "backlog", "contradictions"),
     "T": ("leader killed", "leader frozen", "leader cut off"),
 }
@@ -28,7 +29,7 @@ EXPECTED = {
 
 @pytest.mark.slow
 @pytest.mark.skipif(not (ROOT / "ops" / "bench").is_dir(), reason="the bench is not part of the package")
-@pytest.mark.parametrize("sections", ["ABC", "DFG", "EH", "I", "S", "T"])
+@pytest.mark.parametrize("sections", ["ABC", "DFG", "EH", "I", "M", "S", "T"])
 def test_prints_every_line(tmp_path: Path, sections: str) -> None:
     found = tmp_path / "figures.json"
     command = [sys.executable, "-m", "bench", "--small", "--only", sections, "--json", str(found)]
