@@ -120,7 +120,8 @@ def illegal(task: Task, key: str, expected: str) -> Refused:
 
 def stamp(instant: datetime | None) -> str:
     """An instant as messages show it: UTC, to the second."""
-    return f"{instant:%Y-%m-%dT%H:%M:%SZ}"
+    assert instant is not None
+    return f"{instant.isoformat()[:19]}Z"  # A fifth of what a format takes, and most who race are told one.
 
 
 def holding(view: View, ctx: Context, key: str) -> Task:
