@@ -23,14 +23,13 @@ import anyio
 import anyio.to_thread
 from msgspec.structs import replace
 
-from bus import config, remote
+from bus import config, families, remote
 from bus.clock import RandomIds, SystemClock
 from bus.domain import agent as agents
 from bus.errors import BusError, InvalidRequest, NotFound, Unavailable
 from bus.home import Home, open_home
 from bus.lifecycle import ensure_up, was_stopped
 from bus.model import Operation, PageQuery, Query, Request
-from bus.operation import OPERATION_OF, OPERATIONS
 from bus.protocol import PROGRESS_HEADER, REQUEST_HEADER, Progress, decode_answer, decode_progress, encode_request
 from bus.subjects import ask_subject, check_name, inbox_prefix
 from bus.transport import Connection, connect
@@ -104,7 +103,7 @@ class Bus:
 
         A command that is given the `request_id` of an earlier one has the outcome of that one and does nothing new.
         """
-        operation = OPERATION_OF[type(request)]
+        operation = families.operation_of(type(request))
         if request.namespace == "default":
             request = replace(request, namespace=self.namespace)
         if request.after < self.seq and (not isinstance(request, Query) or request.as_of is None):
@@ -274,9 +273,10 @@ class Bus:
 
 def operation_named(name: str) -> Operation:
     """The operation of that name. Raises InvalidRequest with the near ones."""
-    operation = OPERATIONS.get(name)
+    operation = families.operation_named(name)
     if operation is None or operation.internal:
-        near = sorted(known for known in OPERATIONS if known.split(".")[0] == name.split(".")[0])
+        family = name.partition(".")[0]
+        near = sorted(known.name for known in families.operations_of(family) if not known.internal)
         raise InvalidRequest(
             "no such operation", code="unknown_operation", found=name, hint=f"Near: {', '.join(near)}" if near else None
         )

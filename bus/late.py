@@ -9,6 +9,16 @@ from __future__ import annotations
 import sys
 from typing import Any
 
+_level = "warning"
+
+
+def say(level: str) -> None:
+    """From now on what is of this level or above is said, on standard error: standard output belongs to the program."""
+    global _level
+    _level = level
+    if "structlog" in sys.modules:
+        _configure()
+
 
 class Logger:
     """Says what structlog's logger of that name says."""
@@ -26,9 +36,15 @@ class Logger:
         import structlog
 
         if not structlog.is_configured():
-            # Its own default is to print everything to standard output, which belongs to the program that uses this.
-            structlog.configure(
-                wrapper_class=structlog.make_filtering_bound_logger("warning"),
-                logger_factory=lambda *names: structlog.PrintLogger(sys.stderr),
-            )
+            _configure()
         return structlog.get_logger(self._name)
+
+
+def _configure() -> None:
+    import structlog
+
+    structlog.configure(
+        wrapper_class=structlog.make_filtering_bound_logger(_level),
+        # Looked up each time: a program may have put another standard error in its place.
+        logger_factory=lambda *names: structlog.PrintLogger(sys.stderr),
+    )

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import importlib.metadata
 import os
 import platform
 import re
@@ -78,9 +77,11 @@ def find_server(chosen: Path | None) -> Path:
                 hint="Correct BUS_NATS_SERVER, or unset it",
             )
         return chosen
+    from importlib import metadata  # Only who starts a server needs it, and it takes its time.
+
     try:
-        files = importlib.metadata.files(WHEEL) or []
-    except importlib.metadata.PackageNotFoundError:
+        files = metadata.files(WHEEL) or []
+    except metadata.PackageNotFoundError:
         files = []
     for file in files:
         located = Path(str(file.locate())).resolve()

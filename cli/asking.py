@@ -22,7 +22,7 @@ import anyio
 from msgspec import UNSET
 from msgspec.structs import replace
 
-from bus import config
+from bus import config, late
 from bus.durations import span
 from bus.errors import InvalidRequest, NotFound
 from bus.model import Answer, Operation, PageQuery, Request
@@ -128,14 +128,8 @@ async def connected(common: Common, timeout_s: float | None = None) -> AsyncIter
 
 
 def keep_output_clean(debug: bool) -> None:
-    """What the client notes for itself belongs to --debug, and never on standard output."""
-    # Only if it is there: a command does not import it for nothing.
-    structlog = sys.modules.get("structlog")
-    if structlog is not None:
-        structlog.configure(
-            wrapper_class=structlog.make_filtering_bound_logger("debug" if debug else "critical"),
-            logger_factory=structlog.PrintLoggerFactory(sys.stderr),
-        )
+    """What the client notes for itself belongs to --debug."""
+    late.say("debug" if debug else "critical")
 
 
 def perform(common: Common, operation: Operation, request: Request) -> None:

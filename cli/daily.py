@@ -3,6 +3,7 @@
 Rules:
 * Every command builds the request struct of its operation and shows the answer; what is allowed is not known here.
 * A family's group may have a default verb: `bus inbox` peeks, `bus log` lists, `bus dm nova hello` posts.
+* A family is imported when one of its commands is built: `bus post` does without the others.
 """
 
 from __future__ import annotations
@@ -10,21 +11,23 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 from msgspec.structs import replace
 
-from bus.domain import inbox, log
 from bus.errors import InvalidRequest
+from bus.families import MODULES, UNASKED, operation_named, operations_of
 from bus.model import Operation, PageQuery, Query, Request
-from bus.operation import OPERATIONS
 from cli import asking
 from cli.fields import Field, Typed, fields_of, request_of
 from cli.generate import Act, Command, Common, make_command, operation_command
 from cli.groups import Group, make_group
 from cli.render import Screen
 from cli.repository import from_here
+
+if TYPE_CHECKING:
+    from bus.domain import inbox, log
 
 DAILY: Mapping[str, tuple[str, str]] = {
     "join": ("channel.join", "become a member of a channel; opens it if need be"),
@@ -104,13 +107,20 @@ LOG_PAGE = 1000
 FOLLOWED = ("channel.read", "dm.read", "inbox.peek", "log.list", "task.board")
 
 
-def families() -> dict[str, list[Operation]]:
-    """The operations that can be asked for, by family."""
-    found: dict[str, list[Operation]] = {}
-    for operation in OPERATIONS.values():
-        if not operation.internal:
-            found.setdefault(operation.family, []).append(operation)
-    return found
+FAMILIES = tuple(name for name in MODULES if name not in UNASKED)
+"""The groups of operations that can be asked for."""
+
+
+def asked(family: str) -> list[Operation]:
+    """The operations of a family that can be asked for."""
+    return [operation for operation in operations_of(family) if not operation.internal]
+
+
+def named(name: str) -> Operation:
+    """The operation of that name, which exists."""
+    operation = operation_named(name)
+    assert operation is not None, name
+    return operation
 
 
 def command(path: str, operation: Operation) -> Command:
@@ -127,7 +137,7 @@ def command(path: str, operation: Operation) -> Command:
 
 def daily_command(name: str) -> Command:
     """The command of a daily verb."""
-    return command(name, OPERATIONS[DAILY[name][0]])
+    return command(name, named(DAILY[name][0]))
 
 
 def _sampled(made: Command, operation: Operation) -> Command:
@@ -135,8 +145,9 @@ def _sampled(made: Command, operation: Operation) -> Command:
     return made
 
 
-def group(family: str, operations: list[Operation]) -> Group:
+def group(family: str) -> Group:
     """The group of a family's commands."""
+    operations = asked(family)
     verbs = {operation.verb.replace("_", "-"): operation for operation in operations}
     members: dict[str, Callable[[], Any]] = {
         verb: partial(command, f"{family} {verb}", operation) for verb, operation in verbs.items()
@@ -145,7 +156,7 @@ def group(family: str, operations: list[Operation]) -> Group:
     if family == "replay":
         members = {"run": _replay_command, **members}
     made = make_group(family, members, _about(family, operations[0]))
-    made.sections = (("Commands", rows),)
+    made.sections = lambda: (("Commands", rows),)
     made.default = DEFAULTS.get(family)
     return made
 
@@ -193,12 +204,13 @@ async def _follow(common: Common, request: PageQuery) -> None:
 
 def _inbox(operation: Operation, fields: tuple[Field, ...], common: Common, typed: Typed) -> None:
     request = request_of(operation, fields, typed, asking.stdin_text)
-    assert isinstance(request, inbox.Peek)
     asking.run(_peek, common, request, bool(typed.get(FOLLOW.param)), bool(typed.get(ACK.param)))
 
 
 async def _peek(common: Common, request: inbox.Peek, follow: bool, ack: bool) -> None:
     """Show first, acknowledge then: what was not shown because the reader went away stays unread."""
+    from bus.domain import inbox
+
     if ack and request.as_of is not None:
         raise InvalidRequest("--ack marks what is unread now, --as-of looks back: use one of them", code="usage")
     screen = Screen(sys.stdout)
@@ -219,7 +231,9 @@ async def _peek(common: Common, request: inbox.Peek, follow: bool, ack: bool) ->
 
 
 def _log(fields: tuple[Field, ...], common: Common, typed: Typed) -> None:
-    operation = OPERATIONS["log.list"]
+    from bus.domain import log
+
+    operation = named("log.list")
     request = request_of(operation, fields, typed, asking.stdin_text)
     assert isinstance(request, log.List)
     follow = bool(typed.get(FOLLOW.param))
@@ -257,7 +271,7 @@ def _replay_command() -> Command:
     """`bus replay`: one command for the three questions about a moment."""
     found: dict[str, Field] = {}
     for name in _REPLAYED:
-        for field in fields_of(OPERATIONS[name]):
+        for field in fields_of(named(name)):
             found.setdefault(field.name, replace(field, place=None, required=False))
     found["table"] = replace(found["table"], help="the rows of this table instead of a summary of all")
     found["sql"] = replace(found["sql"], help="the answer to this select instead")
@@ -270,9 +284,11 @@ def _replay_command() -> Command:
 
 def _replay(fields: tuple[Field, ...], common: Common, typed: Typed) -> None:
     chosen = [name for name, key in (("replay.sql", "sql_"), ("replay.table", "table_")) if typed.get(key) is not None]
+    from bus.domain import log
+
     if len(chosen) > 1:
         raise InvalidRequest("--table and --sql are two questions: use one of them", code="usage")
-    operation = OPERATIONS[chosen[0] if chosen else "replay.tables"]
+    operation = named(chosen[0] if chosen else "replay.tables")
     theirs = {field.name for field in fields_of(operation)}
     for field in fields:
         if field.name not in theirs and typed.get(field.param) is not None:

@@ -38,12 +38,16 @@ NEAR = 3
 """So many names are suggested for one that was mistyped."""
 
 
+Sections = Sequence[tuple[str, Sequence[tuple[str, str]]]]
+"""(heading, (command, short text) ...)."""
+
+
 class Group(TyperGroup):
     """Commands that are built when they are needed. With a `default`, its name may be left out."""
 
     members: Mapping[str, Callable[[], Any]] = {}
-    sections: Sequence[tuple[str, Sequence[tuple[str, str]]]] = ()
-    """(heading, (command, short text) ...): how help lists the members, without building them."""
+    sections: Callable[[], Sections] = tuple
+    """How help lists the members, without building them."""
     default: str | None = None
 
     def get_help_option(self, ctx: Any) -> Any:
@@ -88,7 +92,7 @@ class Group(TyperGroup):
         formatter.write_usage(ctx.command_path, "COMMAND ...", prefix="Usage: " if self.default is None else "   or: ")
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
-        for title, rows in self.sections:
+        for title, rows in self.sections():
             with formatter.section(title):
                 formatter.write_dl(list(rows))
         if self.default is not None and isinstance(command := self.get_command(ctx, self.default), Command):

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 from bus.domain import intent, reservation
-from cli.plain import seq_part, show_table
+from cli.plain import Renderers, seq_part, show_table
 from cli.render import Cell, Screen
 
 
@@ -75,7 +72,7 @@ def _reservations(screen: Screen, answer: reservation.Reservations) -> None:
         screen.note("nothing is reserved")
 
 
-RENDERERS: dict[type, Callable[[Screen, Any], None]] = {
+RENDERERS: Renderers = {
     intent.DeclareReply: _declared,
     intent.Intents: _intents,
     reservation.ReserveReply: _reserved,

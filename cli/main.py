@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from bus.errors import BusError
-    from cli.groups import Group
+    from cli.groups import Group, Sections
 
 INTERRUPTED = 130
 TEXT = """Coordination and shared memory for teams of AI agents.
@@ -163,28 +163,31 @@ GROUPS = {
 
 def root() -> Group:
     """The command `bus`."""
-    from cli.daily import DAILY, families
+    from cli.daily import DAILY, FAMILIES
     from cli.groups import make_group
 
-    known = families()
     members: dict[str, Callable[[], Any]] = {name: partial(_daily, name) for name in DAILY}
-    members |= {name: partial(_family, name) for name in (*GROUPS, *known)}
+    members |= {name: partial(_family, name) for name in (*GROUPS, *FAMILIES)}
     members |= dict.fromkeys(WORK, _work) | dict.fromkeys(GUARD, _guard)
     members |= dict.fromkeys(PROJECTOR, _projector)
     members |= {name: partial(_lifecycle, name) for name in LIFECYCLE}
     members |= {name: partial(_reference, name) for name in REFERENCE}
     group = make_group("bus", members, TEXT, completion=True)
+    group.sections = _sections
+    return group
+
+
+def _sections() -> Sections:
+    from cli.daily import DAILY, FAMILIES, asked
+
     daily = [(name, text) for name, (_, text) in DAILY.items()]
-    verbs = [
-        (name, ", ".join(operation.verb.replace("_", "-") for operation in family)) for name, family in known.items()
-    ]
-    group.sections = (
+    verbs = [(name, ", ".join(one.verb.replace("_", "-") for one in asked(name))) for name in FAMILIES]
+    return (
         ("Every day", [*daily, *WORK.items(), *GROUPS.items()]),
         ("The bus itself", [*LIFECYCLE.items(), *GUARD.items(), *PROJECTOR.items()]),
         ("Everything, by family", verbs),
         ("For programs", list(REFERENCE.items())),
     )
-    return group
 
 
 def _daily(name: str) -> Any:
@@ -196,7 +199,7 @@ def _daily(name: str) -> Any:
 def _family(name: str) -> Any:
     from cli import daily
 
-    return daily.group(name, daily.families()[name])
+    return daily.group(name)
 
 
 def _work() -> Any:

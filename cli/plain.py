@@ -1,16 +1,31 @@
-"""How answers look that have no form of their own: fields, tables, and single values."""
+"""How answers look that have no form of their own: fields, tables, and single values.
+
+A module that knows how some answers look has a table `RENDERERS`, and for those that can be followed a table `LIVE`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 from msgspec.structs import asdict
 
 from bus.model import Answer, Reply
 from cli.render import Cell, Part, Screen
+
+Renderer = Callable[[Screen, Any], None]
+Renderers = dict[type, Renderer]
+
+
+class Live(NamedTuple):
+    """How an answer is shown that can be followed: what is new in it, as people and as programs see it, and what is
+    said when there is nothing."""
+
+    show: Renderer
+    items: Callable[[Any], list[Any]]
+    none: str
 
 
 def seq_part(seq: int) -> Part:

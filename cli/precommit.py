@@ -76,7 +76,7 @@ def group() -> Group:
         return make_command(verb, (), act, text, f"bus guard {verb}")
 
     found = make_group("guard", {verb: partial(made, verb) for verb in VERBS}, TEXT)
-    found.sections = (("Commands", list(VERBS.items())),)
+    found.sections = lambda: (("Commands", list(VERBS.items())),)
     return found
 
 

@@ -117,7 +117,7 @@ def group() -> Group:
         return make_command(verb, fields, act, text, sample)
 
     found = make_group("projector", {verb: partial(made, verb) for verb in VERBS}, TEXT)
-    found.sections = (("Commands", list(VERBS.items())),)
+    found.sections = lambda: (("Commands", list(VERBS.items())),)
     return found
 
 

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 import msgspec
 
 from bus.domain import memory_requests as memory
 from bus.domain import recall
-from cli.plain import seq_part, show_fields
+from cli.plain import Renderers, seq_part, show_fields
 from cli.render import Part, Screen
 
 TEXT = 300
@@ -86,7 +83,7 @@ def _explained(screen: Screen, why: recall.Why) -> None:
     screen.line((f"{' · '.join(parts)}: {terms}", "dim"), indent=4)
 
 
-RENDERERS: dict[type, Callable[[Screen, Any], None]] = {
+RENDERERS: Renderers = {
     memory.MemoryReply: _written,
     memory.Memories: _memories,
     memory.MemoryDetail: _memory,

@@ -16,7 +16,6 @@ from typing import NamedTuple
 
 from msgspec.structs import replace
 
-from bus.domain import reservation
 from bus.errors import InvalidRequest, NotFound, Unavailable
 from bus.model import Request
 
@@ -68,6 +67,10 @@ def place_needed() -> Place:
 
 def from_here(request: Request, cwd: Path | None = None) -> Request:
     """`request` with its paths seen from the root of the repository around the working directory."""
+    if not request.__class__.__module__.endswith(".reservation"):
+        return request  # Before the family is imported that most requests are not of.
+    from bus.domain import reservation
+
     if not isinstance(request, reservation.Reserve | reservation.Release | reservation.Check) or not request.paths:
         return request
     known = place(cwd)

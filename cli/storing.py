@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import msgspec
 
 from bus.domain import kv, stream, vault, vector
 from bus.domain import vault_memories as tool
-from cli.plain import seq_part, show_table
+from cli.plain import Renderers, seq_part, show_table
 from cli.render import Cell, Part, Screen, size
 
 VALUE_LENGTH = 160
@@ -120,7 +119,7 @@ def _brief(value: Any) -> str:
     return text if len(text) <= VALUE_LENGTH else f"{text[: VALUE_LENGTH - 1]}…"
 
 
-RENDERERS: dict[type, Callable[[Screen, Any], None]] = {
+RENDERERS: Renderers = {
     kv.Value: _value,
     kv.Values: _values,
     kv.Versions: _versions,

@@ -42,7 +42,7 @@ COMMANDS |= {f"projector {verb}": text for verb, text in projecting.VERBS.items(
 
 def operations_page() -> str:
     """docs/operations.md."""
-    families = daily.families()
+    families = {name: daily.asked(name) for name in daily.FAMILIES}
     return page(
         "# Operations",
         """One operation is one request struct: one call of the Python client, one command of `bus`, one NATS subject. A

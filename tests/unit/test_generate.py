@@ -273,7 +273,7 @@ def test_every_operation_has_a_command_with_help(operation: Operation, capsys: p
 def test_help_lists_everything(capsys: pytest.CaptureFixture[str]) -> None:
     assert main.main(["--help"]) == 0
     text = capsys.readouterr().out
-    for name in (*daily.DAILY, *daily.families(), *main.LIFECYCLE, *main.REFERENCE):
+    for name in (*daily.DAILY, *daily.FAMILIES, *main.LIFECYCLE, *main.REFERENCE):
         assert f"\n  {name} " in text
     assert main.main([]) == 0
     assert capsys.readouterr().out == text
@@ -295,7 +295,7 @@ def test_examples_of_help_can_be_typed(typed: Typed, monkeypatch: pytest.MonkeyP
     root = main.root()
     for name in daily.DAILY:
         assert typed(*words(root.get_command(None, name).epilog))
-    for family in daily.families():
+    for family in daily.FAMILIES:
         group = root.get_command(None, family)
         assert isinstance(group, Group)
         for member in group.members:
@@ -305,7 +305,7 @@ def test_examples_of_help_can_be_typed(typed: Typed, monkeypatch: pytest.MonkeyP
 def test_daily_verbs_are_operations() -> None:
     assert {name for name, _ in daily.DAILY.values()} <= {operation.name for operation in PUBLIC}
     assert set(daily.EXAMPLES) - {daily.RUN} <= {operation.name for operation in PUBLIC}
-    assert set(daily.DAILY).isdisjoint(daily.families())
+    assert set(daily.DAILY).isdisjoint(daily.FAMILIES)
 
 
 def test_help_describes_operations(capsysbinary: pytest.CaptureFixture[bytes]) -> None:
