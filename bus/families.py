@@ -34,6 +34,7 @@ MODULES: Mapping[str, str] = MappingProxyType(
         "journal": "journal",
         "memory": "memory_decisions",
         "exposure": "recall",
+        "session": "session_decisions",
         "kv": "kv",
         "stream": "stream",
         "vault": "vault_decisions",

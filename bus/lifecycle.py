@@ -61,7 +61,8 @@ class Supervised(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Helper(msgspec.Struct, frozen=True, kw_only=True):
-    """How an embedder or a reranker is. `setting` is what the settings say, `found` how far it is, or what is wrong."""
+    """How an embedder, a reranker or a summariser is. `setting` is what the settings say, `found` how far it is, or
+    what is wrong."""
 
     name: str
     setting: str

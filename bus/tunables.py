@@ -87,6 +87,24 @@ class GuardLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     unreachable: Literal["allow", "refuse"] = "allow"
 
 
+class SessionLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`[session]`: when sessions are compacted, and by whom. One that shows a summary gets a new one when its turns
+    have more than `compact_at_tokens` tokens; a session may say otherwise. `summariser` is `extractive` (made here, of
+    sentences as they were said), `openai:<model>` (see `[openai]`), or the name of a plug-in, and perhaps a colon and
+    what it is told. A summary has about `summary_tokens`; what is to be summarised is handed over in parts of at most
+    `part_tokens`. A summariser that fails, or has not answered for `timeout_s`, is asked again after `retry_s`, then
+    after twice as long, `retries` times; then the session stays as it is until somebody asks for a summary, or another
+    daemon leads."""
+
+    summariser: Annotated[str, Meta(min_length=1, max_length=200)] = "extractive"
+    compact_at_tokens: Count = 100_000
+    summary_tokens: Annotated[int, Meta(ge=50, le=50_000)] = 2_000
+    part_tokens: Annotated[int, Meta(ge=100)] = 50_000
+    timeout_s: Seconds = 120.0
+    retries: Annotated[int, Meta(ge=0, le=20)] = 5
+    retry_s: Seconds = 10.0
+
+
 class Endpoint(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`[openai]`: the HTTP endpoint that is asked when a setting names a model as `openai:<model>`: OpenAI's, or any
     that speaks its protocol, such as a server on this machine. `key_variable` is the environment variable of the daemon
@@ -126,6 +144,7 @@ class ConfigFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     presence: PresenceLimits = PresenceLimits()
     process: ProcessLimits = ProcessLimits()
     guard: GuardLimits = GuardLimits()
+    session: SessionLimits = SessionLimits()
     openai: Endpoint = Endpoint()
     recall: RecallOptions = RecallOptions()
 

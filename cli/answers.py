@@ -32,6 +32,7 @@ SHOWN_BY: Mapping[str, str] = MappingProxyType(
         "reservation": "keeping",
         "memory_requests": "remembering",
         "recall": "remembering",
+        "session_requests": "conversing",
         "kv": "storing",
         "stream": "storing",
         "vault": "storing",

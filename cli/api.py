@@ -26,7 +26,7 @@ from msgspec.structs import replace
 
 from bus import operation as operations
 from bus.clock import Clock, from_ns, to_ns
-from bus.domain import channel, dm, inbox, needs, recall, task_requests
+from bus.domain import channel, dm, needs, recall, task_requests
 from bus.domain import task_decisions as task
 from bus.domain.agent import Agent, Presences
 from bus.errors import BusError, Defect, InvalidRequest, NotAllowed, Unavailable
@@ -37,6 +37,7 @@ from bus.model import Answer, Command, Operation, Query, Reply, Request
 from bus.protocol import Progress, encode_answer
 from bus.subjects import TENANT
 from bus.world import Speculation
+from cli.exposures import exposure
 from projections import query as queries
 from projections.query import Reader
 
@@ -213,7 +214,7 @@ class Api:
                 await news.wait()
             seq = self._tables.position
         if self._record is not None:
-            shown = _exposure(request, answer)
+            shown = exposure(request, answer)
             if shown is not None:
                 await self._record(shown, agent)
         if isinstance(answer, Presences) and request.as_of is None:
@@ -332,16 +333,6 @@ class Api:
         await self._catch_up((await self._executor.log.head()).seq)
         # Times are shown in microseconds, the log counts nanoseconds: the time of an event has to name that event.
         return await self._tables.seq_at(to_ns(moment) + 999)
-
-
-def _exposure(request: Query, answer: Any) -> Command | None:
-    """What is recorded of an answer: what was put in front of the agent that asked."""
-    if isinstance(request, inbox.Peek) and answer.items and request.as_of is None:
-        seqs = tuple(item.seq for item in answer.items)
-        return inbox.Show(upto=answer.upto, seqs=seqs, start=request.since or 0)
-    if isinstance(request, recall.Recall) and answer.hits:
-        return recall.Note(question=recall.digest(request.query), seqs=tuple(hit.seq for hit in answer.hits))
-    return None
 
 
 def parse_moment(text: str, now: datetime) -> datetime | int:

@@ -29,7 +29,8 @@ import structlog
 from bus import operation
 from bus.clock import RandomIds, SystemClock, from_ns
 from bus.config import Settings
-from bus.domain import agent, log, memory_requests, recall, tenant
+from bus.domain import agent, log, memory_requests, tenant
+from bus.domain import session_decisions as session
 from bus.errors import BusError
 from bus.events import Event
 from bus.execute import Executor
@@ -37,7 +38,7 @@ from bus.files import write_atomic
 from bus.home import Home
 from bus.jetstream import JetStreamLog
 from bus.lease import LeaderLease
-from bus.lifecycle import SERVER_STUCK, DaemonFile
+from bus.lifecycle import SERVER_STUCK, DaemonFile, Helper
 from bus.log import disk_nearly_full, log_nearly_full
 from bus.model import Command, Limits
 from bus.server import read_server
@@ -46,6 +47,7 @@ from bus.transport import Connection, connect
 from bus.world import Change, Speculation, World
 from cli import serving
 from cli.api import Api
+from cli.compaction import Compactor
 from cli.intake import Intake
 from cli.peers import Peers
 from cli.presence import Presence
@@ -100,9 +102,12 @@ class Daemon:
             replays.handlers,
             ask.reply_bytes,
             record=self.peers.record,
-            helped={recall.Recall: self.recalling.answer} if self.recalling is not None else None,
+            helped=self.recalling.helped if self.recalling is not None else None,
         )
         self.worker.on_written(self.api.folded)
+        self.compactor = Compactor(
+            store, self.worker.reached, self.world, self._ask, self.clock, settings.file, self._may_lead
+        )
         self._connection = connection
         self._intake: Intake | None = None
 
@@ -113,6 +118,8 @@ class Daemon:
         change = self.executor.fold(event)
         if change is not None and change.state is agent.Agent and self._intake is not None:
             self._intake.agents_changed()
+        if event.family == session.FAMILY.name:
+            self.compactor.noticed(event)
         return change
 
     # --- the root task group -----------------------------------------------------------------------------------
@@ -131,6 +138,7 @@ class Daemon:
             parts.start_soon(self.executor.run_fetches)
             parts.start_soon(self._tick)
             parts.start_soon(self._watch_log)
+            parts.start_soon(self.compactor.run)
             parts.start_soon(intake.run)
             if self.recalling is not None:
                 parts.start_soon(self.recalling.run)
@@ -193,6 +201,7 @@ class Daemon:
             await self._seed()
             self.executor.expire()
             self.presence.take_over()
+            self.compactor.take_over()
             intake.listen("do")
             await self.peers.lead()
             logger.info("leading", head=head)
@@ -274,6 +283,11 @@ class Daemon:
         if upto - sealed >= SEAL_EVENTS:
             await self._ask(log.SealChain(upto=upto, head=chain))
 
+    def _helpers(self) -> list[Helper]:
+        """How everything is that is not the bus's own."""
+        found = self.compactor.helpers()
+        return [*self.recalling.helpers(), *found] if self.recalling is not None else found
+
     def _report(self, leading: bool) -> None:
         """Write `run/daemon.json` for `bus status`. It is the leader's: one that stands by leaves it alone."""
         if not leading and self._led_by_another():
@@ -286,7 +300,7 @@ class Daemon:
             skipped=self.worker.skipped_total,
             at=from_ns(self.clock.server_ns()).isoformat(),
             counters=dict(self._intake.counters) if self._intake is not None else {},
-            helpers=self.recalling.helpers() if self.recalling is not None else [],
+            helpers=self._helpers(),
         )
         try:
             write_atomic(self.home.run / STATUS_FILE, msgspec.json.encode(status))

@@ -28,6 +28,7 @@ from cli.fields import Field, Typed, fields_of, value_of
 SAMPLES = {
     "channel": "dev",
     "task": "t-4k7mzq2xwd",
+    "session": "s-1",
     "directive": "d-4k7mzq2xwd",
     "reminder": "r-4k7mzq2xwd",
     "to": "nova",

@@ -27,7 +27,7 @@ from anyio.abc import TaskGroup
 from bus import operation, remote
 from bus.clock import SystemClock
 from bus.config import Settings
-from bus.domain import agent, inbox, log, recall
+from bus.domain import agent, inbox, log, recall, session_requests
 from bus.errors import BusError, Unavailable
 from bus.events import Event
 from bus.files import write_atomic
@@ -115,7 +115,9 @@ class Projector:
         ask, heard_s = settings.file.ask, HEARD_SHARE * settings.file.presence.idle_after_s
         self.forwarder = Forwarder(uplink, self.world, self.clock, parts, timeout_s=ask.timeout_s, heard_s=heard_s)
         self.replays = Replays(uplink, store, self.clock, serving.scratch_of(store))
-        elsewhere: dict[type, Elsewhere] = dict.fromkeys((inbox.Peek, recall.Recall), self.forwarder.see)
+        elsewhere: dict[type, Elsewhere] = dict.fromkeys(
+            (inbox.Peek, recall.Recall, session_requests.BuildContext), self.forwarder.see
+        )
         handlers = self.replays.handlers
         self.api = Api(self.forwarder, self.worker, self.clock, handlers, ask.reply_bytes, None, elsewhere, STALE_S)
         self.worker.on_written(self.api.folded)

@@ -69,6 +69,8 @@ def _place(hit: recall.Hit) -> str:
         return f"{hit.path}:{hit.line}"
     if hit.channel is not None:
         return f"in {hit.channel}"
+    if hit.session is not None:
+        return f"in session {hit.session}"
     return f"dm with {hit.dm}" if hit.dm is not None else hit.memory or hit.task or hit.kind
 
 

@@ -4,8 +4,8 @@ Rules:
 * One thread, because nothing is known of what other people's code does in two. A question goes before the texts that
   are embedded in the background; a call that has begun is never interrupted, because nothing can.
 * A call that does not end in time is given up: whoever asked goes on without it. As long as it has not ended, and for
-  PAUSE_S after it or after FAILURES calls in a row that failed, others are told so at once instead of waiting as well.
-  Then one is let through to see.
+  `pause_s` after it or after FAILURES calls in a row that failed, others are told so at once instead of waiting as
+  well. Then one is let through to see.
 * What it needs to begin with (a package, a model) is loaded by the first call, in that thread.
 * The thread is a daemon: no process waits for it at its end.
 """
@@ -47,8 +47,9 @@ class Unhelpful(Exception):
 class Guarded(Generic[T]):
     """What `load` gives, called `name` in what is said about it."""
 
-    def __init__(self, name: str, load: Callable[[], T], clock: Clock) -> None:
+    def __init__(self, name: str, load: Callable[[], T], clock: Clock, pause_s: float = PAUSE_S) -> None:
         self.name = name
+        self._pause_ns = int(pause_s * 1e9)
         self.problem: str | None = None
         """Why the last call gave nothing, until one gives something."""
         self._load = load
@@ -127,7 +128,7 @@ class Guarded(Generic[T]):
         return Unhelpful(self.problem, refused=True)
 
     def _shut(self) -> None:
-        self._shut_until_ns = self._clock.monotonic_ns() + int(PAUSE_S * 1e9)
+        self._shut_until_ns = self._clock.monotonic_ns() + self._pause_ns
 
 
 class _Call(Generic[T, R]):

@@ -34,7 +34,7 @@ from projections.schema import OPEN
 
 Ints = NDArray[np.integer[Any]]
 Flags = NDArray[np.bool_]
-KINDS = ("memory", "message", "journal", "task", "document")
+KINDS = ("memory", "message", "journal", "task", "document", "turn")
 NOBODY = 0
 """The slot of nothing: whatever stands first or last in a thread, or alone, has it beside itself."""
 CLOSED = -1

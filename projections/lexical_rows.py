@@ -5,9 +5,11 @@ Rules:
   a reading that is stopped leaves nothing half done.
 * What a text is found by is its words and the name of whoever said it; for an entry of the memory also its subject and
   its tags, for what became of a task also its title, for a passage also its path and the heading it stands under.
-* Messages of one conversation follow one another, and so do entries about one subject, the entries of one journal, what
-  was said about a task, and the passages of one version of a file. An entry without a subject stands alone.
+* Messages of one conversation follow one another, and so do entries about one subject, the entries of one journal, the
+  turns of one session, what was said about a task, and the passages of one version of a file or of a turn. An entry
+  without a subject stands alone.
 * A file is found in the version that is valid; one that is deleted or renamed is not found under that path any more.
+  What was cleared from a session says nothing any more.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from threading import Lock
 from types import MappingProxyType
 from typing import Any
 
+from bus.domain.session import speaker
 from projections.lexical_index import Index, Wording
 from projections.news import News
 from projections.passages import passages
@@ -28,7 +31,7 @@ from projections.views.recalled import TOLD, told_of_task
 SLICE = 5_000
 """So many events are taken in at a time; whoever asks meanwhile waits for one slice at most."""
 SLICE_BYTES = 4_000_000
-"""A slice ends earlier when the files in it have more bytes than this."""
+"""A slice ends earlier when the files and turns in it have more bytes than this."""
 Rows = Callable[[str], list[Sequence[Any]]]
 Chunks = Callable[[str], Iterator[Sequence[Sequence[Any]]]]
 """Runs a query over all rows, whoever may see them, and gives what it finds in lists."""
@@ -80,11 +83,16 @@ def wordings(chunks: Chunks, after: int, upto: int, news: News) -> Iterator[Word
 
 
 def bounded(chunks: Chunks, after: int, upto: int, news: News) -> int:
-    """Where a slice ends that has not too many bytes of files, or only one file."""
-    if not news.may_be_in("vault", after):
+    """Where a slice ends that has not too many bytes of files and turns, or only one of them."""
+    sizes = {
+        "vault": f"select seq_from as seq, size from vault where seq_from > {after} and seq_from <= {upto}",
+        "session_turn": f"select seq, strlen(content) as size from session_turn where seq > {after} and seq <= {upto}",
+    }
+    wanted = [sql for table, sql in sizes.items() if news.may_be_in(table, after)]
+    if not wanted:
         return upto
     size = 0
-    sql = f"select seq_from, size from vault where seq_from > {after} and seq_from <= {upto} order by 1"
+    sql = f"{' union all '.join(wanted)} order by seq"
     for seq, more in (row for chunk in chunks(sql) for row in chunk):
         if size and size + more > SLICE_BYTES:
             return int(seq) - 1
@@ -231,6 +239,42 @@ def _documents(rows: Rows, after: int, upto: int) -> Iterator[Wording]:
                 yield said._replace(part=part, text=f"{agent} {path} {passage.under} {passage.text}")
 
 
+def _turns(rows: Rows, after: int, upto: int) -> Iterator[Wording]:
+    columns = "seq, seq, time, namespace, session, agent, role, audience, content"
+    for *said, content in rows(f"select {columns} from session_turn where seq > {after} and seq <= {upto}"):
+        turn = _turn(*said)
+        for part, passage in enumerate(passages("", content)):
+            yield turn._replace(part=part, text=f"{turn.author} {passage.text}")
+
+
+def _cleared(rows: Rows, after: int, upto: int) -> Iterator[Wording]:
+    sql = f"""
+        select s.seq_from, t.seq, t.time, t.namespace, t.session, t.agent, t.role, t.audience
+        from session s join session_turn t
+        on t.namespace = s.namespace and t.session = s.session and t.seq < s.seq_from
+        where s.seq_from > {after} and s.seq_from <= {upto} and s.cleared = s.seq_from"""
+    for row in rows(sql):
+        yield _turn(*row)
+
+
+def _turn(
+    seq: int, ident: int, time: datetime, namespace: str, key: str, agent: str, role: str, audience: str | None
+) -> Wording:
+    """A turn that says nothing, or not yet."""
+    return Wording(
+        seq=seq,
+        time=time,
+        kind="turn",
+        ident=ident,
+        entity=key,
+        namespace=namespace,
+        audience=audience,
+        thread=(key,),
+        author=speaker(role, agent),
+        text=None,
+    )
+
+
 TABLES: Mapping[str, Callable[[Rows, int, int], Iterator[Wording]]] = MappingProxyType(
     {
         "message": _messages,
@@ -239,6 +283,8 @@ TABLES: Mapping[str, Callable[[Rows, int, int], Iterator[Wording]]] = MappingPro
         "journal_entry": _entries,
         "task": _tasks,
         "vault": _documents,
+        "session_turn": _turns,
+        "session": _cleared,
     }
 )
 """What each table makes things say with the events after one and up to another."""

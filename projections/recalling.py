@@ -11,7 +11,7 @@ Rules:
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from msgspec.structs import replace
 
 from bus.clock import Clock
 from bus.domain.recall import ANSWERED, Hit, Hits, Recall
+from bus.domain.session_requests import BuildContext
 from bus.lifecycle import Helper
 from bus.tunables import Endpoint, RecallOptions
 from projections import embed, rerank
@@ -31,6 +32,7 @@ from projections.guarded import PAUSE_S, Guarded, Unhelpful
 from projections.query import Meant
 from projections.store import Store
 from projections.views.recall import answered, within
+from projections.views.session_context import built
 
 logger = structlog.get_logger(__name__)
 
@@ -154,6 +156,11 @@ class Recalling:
 
     # --- a question --------------------------------------------------------------------------------------------
 
+    @property
+    def helped(self) -> Mapping[type, Callable[[Any, int, Read], Awaitable[Any]]]:
+        """What is answered with its help."""
+        return {Recall: self.answer, BuildContext: self.context}
+
     async def answer(self, request: Recall, seq: int, read: Read) -> Hits:
         """The answer as of event `seq`; `read(handler, request)` runs a handler on the tables."""
         meant = await self._meant(request, seq)
@@ -164,6 +171,13 @@ class Recalling:
         if self._reranker is None:
             return hits
         return await self._reranked(self._reranker, request, hits)
+
+    async def context(self, request: BuildContext, seq: int, read: Read) -> Any:
+        """The same for what a model is shown of a session."""
+        meant = Meant()
+        if request.query is not None and request.embedding is None:
+            meant = await self._meant(Recall(query=request.query), seq)
+        return await read(partial(built, meant=meant), request)
 
     async def _meant(self, request: Recall, seq: int) -> Meant:
         """The vector of a question."""

@@ -29,7 +29,7 @@ from typing import Any, ClassVar, NamedTuple, cast
 import msgspec
 from msgspec import inspect
 
-from bus.domain import dm, memory
+from bus.domain import dm, memory, session
 from bus.events import Event, Fact
 from bus.model import Family, State
 from bus.subjects import is_name
@@ -48,7 +48,11 @@ _INTERVAL = ("kid", "seq_from", "seq_to", "namespace")
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,62}")
 
 READERS: Mapping[type[State], Callable[[str, Any], Sequence[str] | None]] = MappingProxyType(
-    {dm.Dm: lambda key, state: dm.readers(key), memory.Memory: lambda key, state: memory.readers(key)}
+    {
+        dm.Dm: lambda key, state: dm.readers(key),
+        memory.Memory: lambda key, state: memory.readers(key),
+        session.Session: lambda key, state: session.readers(key),
+    }
 )
 """Who may see an entity, by its key and state (None: every agent). States that are not here are open to the tenant."""
 

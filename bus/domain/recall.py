@@ -1,9 +1,9 @@
-"""Recall: one ranking over what is remembered, what was said, what was written into journals and files, and what tasks
-are and became of them.
+"""Recall: one ranking over what is remembered, what was said, also in sessions, what was written into journals and
+files, and what tasks are and became of them.
 
 Rules:
 * A question is answered with what the asker may see, and with nothing else: shared and its own private memories,
-  messages of channels, its own direct messages, journals, tasks, files.
+  messages of channels, its own direct messages, journals, tasks, files, turns of shared and its own private sessions.
 * As of an earlier event it gives what it gave then. `valid_at` is the other clock: when memories are true in the world.
 * What was put in front of an agent is an exposure (`exposure.shown`): the seqs, and a digest of the question, not its
   words.
@@ -37,8 +37,8 @@ from bus.model import (
 )
 from bus.subjects import TENANT
 
-Kind = Literal["memory", "message", "journal", "task", "document"]
-KINDS: tuple[Kind, ...] = ("memory", "message", "journal", "task", "document")
+Kind = Literal["memory", "message", "journal", "task", "document", "turn"]
+KINDS: tuple[Kind, ...] = ("memory", "message", "journal", "task", "document", "turn")
 ANSWERED = "answered"
 """What is said of a part of recall that did its work."""
 
@@ -71,7 +71,8 @@ def evolve(exposure: Exposure | None, event: Event) -> Exposure | None:
 
 
 class Recall(Query, frozen=True, kw_only=True):
-    """Recall what bears on a question: memories, messages, journals, tasks and files, the best first, each with why."""
+    """Recall what bears on a question: memories, messages, journals, tasks, files and turns of sessions, the best
+    first, each with why."""
 
     query: Annotated[str, Meta(min_length=1, max_length=4000, description="what you want to know, in words")]
     k: Annotated[int, Meta(ge=1, le=1000, description="at most so many")] = 10
@@ -132,9 +133,9 @@ class Why(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Hit(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Something that bears on the question. `seq` names the message, the entry of a journal, or the event that gave a
-    memory this wording, told this of a task, or wrote this version of a file; the passage begins at `line`.
-    `contradicts` names the memories that it is said to contradict, unresolved."""
+    """Something that bears on the question. `seq` names the message, the entry of a journal, the turn of a session, or
+    the event that gave a memory this wording, told this of a task, or wrote this version of a file; the passage begins
+    at `line`. `contradicts` names the memories that it is said to contradict, unresolved."""
 
     seq: int
     kind: str
@@ -160,6 +161,7 @@ class Hit(Struct, frozen=True, kw_only=True, omit_defaults=True):
     task: str | None = None
     path: str | None = None
     line: int | None = None
+    session: str | None = None
 
 
 class Hits(Answer, frozen=True, kw_only=True):

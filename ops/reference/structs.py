@@ -57,6 +57,8 @@ EXAMPLES: dict[str, Any] = {
     "query": "why did we change the port?",
     "reminder": "r-5c1x",
     "result": "merged",
+    "role": "user",
+    "session": "s-1",
     "sql": "select state, count(*) from task group by 1",
     "stream": "user:4321",
     "table": "task",

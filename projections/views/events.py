@@ -12,8 +12,9 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from types import MappingProxyType
 
-from bus.domain import dm, memory
+from bus.domain import dm, memory, session
 from bus.domain.memory_decisions import FAMILY as MEMORY
+from bus.domain.session_decisions import FAMILY as SESSION
 from bus.events import Event, Unknown
 from projections.schema import FactTable, Row, audience
 
@@ -45,7 +46,7 @@ EVENT = FactTable(
 
 _EPOCH = datetime(1970, 1, 1)
 _READERS: Mapping[str, Callable[[str], Sequence[str] | None]] = MappingProxyType(
-    {dm.FAMILY.name: dm.readers, MEMORY.name: memory.readers}
+    {dm.FAMILY.name: dm.readers, MEMORY.name: memory.readers, SESSION.name: session.readers}
 )
 """By family: who may see the events about an entity, by its key."""
 

@@ -21,6 +21,7 @@ from msgspec.structs import replace
 
 from bus.domain import recall as ask
 from bus.domain.memory_limits import check_embedding
+from bus.domain.tokens import tokens
 from bus.errors import InvalidRequest
 from bus.subjects import TENANT
 from projections.lexical_index import KINDS, Index, Ints
@@ -42,8 +43,6 @@ SPARE = 2
 """So many times as much is read at first as is asked for: some of it may not fit, or say the same."""
 DIGITS = 6
 """Vectors are kept in 32 bits, which have no more to say of how near they are."""
-TOKEN_BYTES = 4
-"""A token has about so many bytes."""
 
 
 @answers(ask.Recall, "hits")
@@ -54,6 +53,11 @@ def recall(reader: Reader, request: ask.Recall) -> ask.Hits:
 def answered(reader: Reader, request: ask.Recall, meant: Meant) -> ask.Hits:
     """The answer, with what an embedder made of the question."""
     return _Search(reader, request, meant).answer()
+
+
+def ranking(reader: Reader, request: ask.Recall, meant: Meant) -> Ranking:
+    """Everything that has to do with a question, ranked. Raises InvalidRequest when it asks for nothing."""
+    return _Search(reader, request, meant).ranking
 
 
 class _Search:
@@ -175,8 +179,3 @@ def within(hits: Iterable[ask.Hit], request: ask.Recall) -> list[ask.Hit]:
         if len(chosen) == request.k:
             break
     return chosen
-
-
-def tokens(text: str) -> int:
-    """About how many tokens a text has."""
-    return -(-len(text.encode()) // TOKEN_BYTES)

@@ -13,6 +13,7 @@ from types import MappingProxyType
 from msgspec.structs import replace
 
 from bus.domain.recall import Hit, Why
+from bus.domain.session import Session
 from bus.subjects import TENANT
 from projections.passages import passages
 from projections.query import Reader, sought, strings
@@ -140,6 +141,27 @@ def _documents(reader: Reader, namespace: str, found: Sequence[Found]) -> Shown:
             yield one, replace(_hit(one, passage.text), path=one.entity, line=passage.line)
 
 
+def _turns(reader: Reader, namespace: str, found: Sequence[Found]) -> Shown:
+    said = _column(reader, "session_turn", "content", (one.ident for one in found))
+    texts = {seq: passages("", content) for seq, content in said.items()}
+    sessions = {
+        (space, key): entry.state.name
+        for space in {one.namespace for one in found}
+        for key, entry in reader.states(Session, space, [one.entity for one in found if one.namespace == space]).items()
+    }
+    for one in found:
+        place = (one.namespace, one.entity)
+        if one.part < len(texts.get(one.ident, ())) and place in sessions:
+            yield one, replace(_hit(one, texts[one.ident][one.part].text), session=sessions[place])
+
+
 _SHOWN: Mapping[str, Callable[[Reader, str, Sequence[Found]], Shown]] = MappingProxyType(
-    {"memory": _memories, "message": _messages, "journal": _entries, "task": _tasks, "document": _documents}
+    {
+        "memory": _memories,
+        "message": _messages,
+        "journal": _entries,
+        "task": _tasks,
+        "document": _documents,
+        "turn": _turns,
+    }
 )

@@ -35,6 +35,8 @@ from bus.domain import (
     registry,
     reminder,
     reservation,
+    session,
+    session_requests,
     stream,
     task_requests,
     tenant,
@@ -88,6 +90,8 @@ texts = st.sampled_from(("", "one\ntwo\n", "one", "ü @[a.md] @[x] @[b/c.md]", '
 parts = st.sampled_from(("one", "two\n", "o", "\n"))
 sets, metrics = st.sampled_from(("v", "w")), st.sampled_from(("cosine", "dot", "euclidean"))
 points = st.sampled_from(((1.0, 0.5), (1.0, 0.5), (-2.0, 0.25), (0.0, 1.0), (3.0, 4.0), (1.0, 2.0, 3.0)))
+chats, roles = st.sampled_from(("s-a", "s-b")), st.sampled_from(("user", "assistant", "assistant", "tool", "system"))
+strategies = st.sampled_from(session.STRATEGIES)
 modes, leases = st.sampled_from(("exclusive", "exclusive", "shared")), st.sampled_from((1, 600, None))
 
 
@@ -230,6 +234,39 @@ COMMANDS: Mapping[str, st.SearchStrategy[Command]] = {
         _built(recall.Note, question=words, seqs=some),
         st.builds(memory_requests.Seed),
     ),
+    "converse": st.one_of(
+        _built(
+            session_requests.Open,
+            session=chats,
+            scope=st.sampled_from(("private", "shared")),
+            title=words,
+            strategy=strategies,
+            recent_turns=st.integers(1, 3),
+            recent_tokens=st.integers(1, 12),
+            nearest=st.integers(1, 2),
+        ),
+        _built(session_requests.Add, session=chats, role=roles, content=said | words),
+        _built(session_requests.Add, session=chats, role=roles, content=said, tokens=st.integers(0, 9)),
+        _built(session_requests.Add, session=chats, role=roles, content=words, metadata=data, embedding=points),
+        _built(session_requests.Configure, session=chats, strategy=strategies, recent_turns=maybe | st.integers(1, 3)),
+        _built(
+            session_requests.Configure,
+            session=chats,
+            recent_tokens=maybe | st.integers(1, 12),
+            compact_at_recent_tokens=maybe | numbers,
+        ),
+        _built(session_requests.Clear, session=chats),
+        _built(session_requests.Compact, session=chats, keep=maybe | st.integers(1, 2)),
+        _built(session_requests.Compact, session=chats, summary=words, upto=numbers),
+        _built(
+            session_requests.Replace,
+            key=chats,
+            start=st.just(0),
+            upto=numbers,
+            summary=words,
+            summariser=st.sampled_from(("x", "extractive")),
+        ),
+    ),
     "manage": st.one_of(
         _built(channel.Archive, channel=st.just("ops")),
         _built(channel.Open, channel=rooms, topic=words),
@@ -316,6 +353,13 @@ def _remembering(author: str, space: str, about: str, commands: tuple[Command, .
     return [(author, secret, True), (author, shared, True), *became]
 
 
+def _conversing(author: str, space: str, chat: str, turns: tuple[Command, ...], commands: tuple[Command, ...]) -> Any:
+    """A conversation of one agent goes on for a while, and becomes this or that."""
+    told = [(author, replace(turn, namespace=space, session=chat), False) for turn in turns]
+    became = [(author, replace(command, namespace=space), False) for command in commands]
+    return [*told, *became, *told[:1]]
+
+
 _KNOWN: Sequence[tuple[str, Command]] = (
     ("ada", memory_requests.Write(content="the parser needs a fix", subject="user:1", category="do_not")),
     ("bob", memory_requests.Write(content="bob fixes TS2345 in src/parseUserInput.py", subject="user:1", priority=2)),
@@ -325,6 +369,10 @@ _KNOWN: Sequence[tuple[str, Command]] = (
     ("ada", memory_requests.Contradict(memory="m-1", other="m-2", reason="fix what?")),
     ("bob", memory_requests.Contradict(memory="m-2", other="p-1")),
     ("bob", journal.Write(focus="the parser", next_steps=("fix TS2345",))),
+    ("bob", session_requests.Open(session="s-a", scope="shared", recent_tokens=6)),
+    ("bob", session_requests.Add(session="s-a", role="system", content="fix the parser first")),
+    ("ada", session_requests.Add(session="s-a", role="user", content="where is the parser?")),
+    ("bob", session_requests.Add(session="s-a", role="assistant", content="bob fixes TS2345 in src/parseUserInput.py")),
     ("ada", vault.Create(path="a.md", content="one\ntwo\n")),
     ("ada", vault.Create(path="b/c.md", content="one\ntwo\n")),
 )
@@ -344,6 +392,16 @@ stories = st.one_of(
     st.builds(_remembering, who, where, subjects, st.tuples(*[COMMANDS["remember"]] * 3)),
     st.builds(_remembering, who, where, subjects, st.tuples(*[COMMANDS["remember"]] * 6)),
     st.builds(_reminded, who, who, where, st.sampled_from(("1m", "* * * * *")), st.integers(1, 200).map(_seconds)),
+    st.builds(
+        _conversing,
+        who,
+        where,
+        chats,
+        st.lists(
+            st.builds(session_requests.Add, session=chats, role=roles, content=said | words), min_size=2, max_size=8
+        ).map(tuple),
+        st.tuples(*[COMMANDS["converse"]] * 3),
+    ),
     st.builds(_keeping, who, who, where, paths, paths),
     st.builds(_coming_and_going, who, who, where, rooms, st.sampled_from(("c_d", "cxd"))),
     _story(
@@ -384,6 +442,8 @@ _kinds = st.sampled_from(("task.claimed", "channel.posted", "dm.posted", "task.p
 _questions = st.sampled_from(
     ("fix", "who fixes the parser?", "What did bob say about ts2345", "parse user input", "secret", "the and of", "üñï")
 )
+
+_budgets = st.sampled_from((0, 3, 9, 20, 60, 4000))
 
 QUERIES: tuple[st.SearchStrategy[Any], ...] = (
     _built(channel.Read, channel=rooms, pinned=st.booleans(), **_range),
@@ -465,6 +525,31 @@ QUERIES: tuple[st.SearchStrategy[Any], ...] = (
         query=_questions,
         where=st.sampled_from(({}, {"a": 1}, {"b": "ü"})),
         scope=maybe | st.sampled_from(("shared", "private")),
+    ),
+    _built(session_requests.Get, session=chats),
+    _built(session_requests.List, scope=maybe | st.sampled_from(("private", "shared")), owner=maybe | who, **_pages),
+    _built(session_requests.Messages, session=chats, replaced=st.booleans(), **_range),
+    _built(session_requests.ToString, session=chats, **_pages),
+    _built(session_requests.History, session=chats, **_range),
+    _built(
+        session_requests.BuildContext,
+        session=chats,
+        strategy=maybe | strategies,
+        query=maybe | _questions,
+        budget_tokens=_budgets,
+        search_tokens=maybe | _budgets,
+        k=st.integers(1, 4),
+        kinds=st.lists(st.sampled_from(recall.KINDS), max_size=2).map(tuple),
+    ),
+    _built(
+        session_requests.BuildContext,
+        session=chats,
+        strategy=maybe | strategies,
+        embedding=maybe | points,
+        budget_tokens=_budgets,
+        system_tokens=maybe | _budgets,
+        summary_tokens=maybe | _budgets,
+        recent_tokens=maybe | _budgets,
     ),
     _built(
         log.List, family=maybe | st.sampled_from(("task", "dm")), type=maybe | _kinds, newest=st.booleans(), **_pages
@@ -585,6 +670,8 @@ class Play:
 
     def _aimed(self, author: str, request: Command) -> Command:
         """`request` with its numbers of messages replaced by seqs of its conversation: 1 is the newest message."""
+        if isinstance(request, session_requests.Compact | session_requests.Replace):
+            return self._aimed_at_turn(author, request)
         there = [record.seq for record in self.log.records if self._fits(author, request, record.headers)]
         given = {
             name: there[-value % len(there)]
@@ -592,6 +679,28 @@ class Play:
             if there and (value := getattr(request, name, None)) is not None
         }
         return replace(request, **given)
+
+    def _aimed_at_turn(self, author: str, request: Any) -> Command:
+        """`request` with its number of a turn replaced by the seq of one: 1 is the newest of that session."""
+        key = self._key(author, request, request.key if hasattr(request, "key") else request.session)
+        there = [
+            record.seq
+            for record in self.log.records
+            if record.headers.get(TYPE) == "session.added"
+            and (untoken(record.headers[ENTITY]), record.subject.split(".")[1]) == (key, request.namespace)
+        ]
+        given = {"upto": there[-request.upto % len(there)]} if request.upto is not None and there else {}
+        entry = self._executor.world.entry(session.Session, request.namespace, key)
+        if isinstance(request, session_requests.Replace) and entry is not None:
+            given |= {"key": key, "start": entry.state.begins}
+        return replace(request, **given)
+
+    def _key(self, author: str, request: Any, name: str) -> str:
+        """The key of the session that the author calls so."""
+        own = session.own_key(name, author)
+        shared = self._executor.world.entry(session.Session, request.namespace, name) is not None
+        mine = self._executor.world.entry(session.Session, request.namespace, own) is not None
+        return own if mine or not shared else name
 
     def _fits(self, author: str, request: Any, headers: Mapping[str, str]) -> bool:
         family = OPERATION_OF[type(request)].family
@@ -604,6 +713,10 @@ class Play:
     def _private(self, author: str, request: Command) -> Command:
         """A direct message says something that nobody else ever says."""
         if isinstance(request, memory_requests.Write) and request.scope == "private":
+            secret = f"secret{len(self.secrets)}."
+            self.secrets[secret] = frozenset((author,))
+            return replace(request, content=f"{request.content} {secret}")
+        if isinstance(request, session_requests.Add) and "+" in self._key(author, request, request.session):
             secret = f"secret{len(self.secrets)}."
             self.secrets[secret] = frozenset((author,))
             return replace(request, content=f"{request.content} {secret}")

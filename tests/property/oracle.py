@@ -11,7 +11,7 @@ from bus.clock import from_ns
 from bus.domain import agent, channel, dm, inbox, journal, log, message, registry, task_requests
 from bus.errors import NotFound
 from bus.events import Event, Unknown
-from tests.property import changes, duties, kept, remembered, stored, unread, vectors
+from tests.property import changes, duties, kept, remembered, stored, talked, unread, vectors
 from tests.property.told import Told
 
 ENDED = ("done", "failed", "cancelled")
@@ -385,5 +385,6 @@ ANSWERS: Mapping[type, Callable[[Told, str, Any, Any, datetime], Any]] = {
     **kept.ANSWERS,
     **remembered.ANSWERS,
     **stored.ANSWERS,
+    **talked.ANSWERS,
     **vectors.ANSWERS,
 }

@@ -217,6 +217,14 @@ def _texts(told: Any, me: str, request: recall.Recall) -> Iterator[_Text]:
             yield _Text("journal", event.seq, event.agent, thread, words("\n".join((event.agent, *lines))), hit)
     yield from _of_tasks(told, here)
     yield from _of_files(told, here)
+    for place, session in told.talked.sessions.items():
+        if place[0] == request.namespace and may_read(me, place[1]):
+            for event, body in session["turns"]:
+                author = event.agent if body["role"] == "assistant" else body["role"]
+                hit = {"seq": event.seq, "namespace": event.namespace, "agent": author, "text": body["content"]}
+                hit |= {"time": from_ns(event.time_ns), "session": session["name"]}
+                said = words(f"{author} {body['content']}") if event.seq > session["cleared"] else None
+                yield _Text("turn", event.seq, author, ("turn", *place), said, hit)
     for place, known in _here(told, me, request.namespace):
         row = _row(told, me, request.namespace, place)
         text = " ".join((row.author, row.subject, row.content, *row.tags))
@@ -292,10 +300,18 @@ def _own(texts: list[_Text], terms: list[str]) -> list[float]:
 
 def _recall(told: Any, me: str, request: recall.Recall, head: Any, now: datetime) -> Any:
     terms = list(dict.fromkeys(words(request.query)))
-    texts = sorted(_texts(told, me, request), key=lambda text: text.first)
-    cosines = _cosines(request, texts)
+    found, there, cosines = ranked(told, me, request, terms)
     if not terms and not cosines:
         return InvalidRequest
+    hits = _chosen(request, found, request.valid_at or head["time"])
+    return recall.Hits(hits=hits, words=terms, texts=there, legs=_legs(request, terms, cosines), **head)
+
+
+def ranked(told: Any, me: str, request: recall.Recall, terms: list[str]) -> tuple[list[Hit], int, Mapping[int, float]]:
+    """Everything that has to do with these words or is near, the best first; among how many texts it was looked for;
+    and how near the vectors are."""
+    texts = sorted(_texts(told, me, request), key=lambda text: text.first)
+    cosines = _cosines(request, texts)
     own = _own(texts, terms)
     threads: dict[Any, list[int]] = {}
     for place, text in enumerate(texts):
@@ -324,9 +340,7 @@ def _recall(told: Any, me: str, request: recall.Recall, head: Any, now: datetime
             why = recall.Why(own=own[place], near=near, wide=wide, meaning=meaning, author=author)
             found.append(Hit(kind=text.kind, score=score, why=why, **text.hit))
     found.sort(key=lambda hit: (-hit.score, -_first(texts, hit)))
-    hits = _chosen(request, found, request.valid_at or head["time"])
-    there = sum(text.words is not None for text in texts)
-    return recall.Hits(hits=hits, words=terms, texts=there, legs=_legs(request, terms, cosines), **head)
+    return found, sum(text.words is not None for text in texts), cosines
 
 
 def _cosines(request: recall.Recall, texts: list[_Text]) -> dict[int, float]:

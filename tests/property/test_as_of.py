@@ -35,6 +35,8 @@ from bus.domain import (
     registry,
     reminder,
     reservation,
+    session,
+    session_requests,
     stream,
     task_requests,
     tenant,
@@ -163,6 +165,11 @@ commands = st.one_of(
     st.builds(vector.Upsert, collection=st.just("v"), vector=tasks, numbers=st.just((1.0, 2.0))),
     st.builds(vector.Delete, collection=st.just("v"), vector=tasks),
     st.builds(registry.RegisterModel, model=st.just("m1"), context_tokens=st.none() | st.just(1000)),
+    st.builds(session_requests.Open, session=tasks, scope=st.sampled_from(("private", "shared")), nearest=st.just(3)),
+    st.builds(session_requests.Add, session=tasks, role=st.just("user"), content=text, embedding=st.just((1.0, 2.0))),
+    st.builds(session_requests.Compact, session=tasks, keep=st.none() | st.just(3)),
+    st.builds(session_requests.Configure, session=tasks, strategy=st.just("window"), title=text),
+    st.builds(session_requests.Clear, session=tasks),
     st.builds(
         memory_requests.Write, content=text, subject=text, tags=labels, refs=st.lists(seqs, max_size=2).map(tuple)
     ),
@@ -336,7 +343,7 @@ def expected(known: dict[Any, Known], table: str) -> set[Any]:
 
 def _audience(state: Any, key: str) -> tuple[str | None, ...]:
     """The last column of a table whose rows not everybody may see."""
-    if state is memory.Memory:
+    if state in (memory.Memory, session.Session):
         return (f"|{key.split('+')[0]}|" if "+" in key else None,)
     return ("|" + "|".join(key.split("+")) + "|",) if state is dm.Dm else ()
 
@@ -446,7 +453,7 @@ async def rebuilt(log: MemoryLog, store: Store, folder: Path, seq: int) -> None:
     for name, rows in (await store.read(seq, "", EPOCH, read, sees_all=True)).items():
         assert rows == expected(known, name)
     for name, rows in (await store.read(seq, "bob", EPOCH, read)).items():
-        hidden = name.startswith(("dm", "memory"))
+        hidden = name.startswith(("dm", "memory", "session"))
         mine = {row for row in expected(known, name) if not hidden or row[-1] is None or "|bob|" in row[-1]}
         assert rows == mine
 

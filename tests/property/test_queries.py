@@ -35,6 +35,7 @@ from bus.domain import (
     registry,
     reminder,
     reservation,
+    session_requests,
     stream,
     task_requests,
     vault,
@@ -161,6 +162,10 @@ WHOLE: Sequence[Any] = (
     memory_requests.Search(text="i", limit=1000),
     memory_requests.Assemble(limit=1000),
     recall.Recall(query="fix secret parser 50 bob", k=1000),
+    session_requests.List(limit=1000),
+    session_requests.Messages(session="s-a", replaced=True, limit=1000),
+    session_requests.BuildContext(session="s-b", query="fix secret parser 50 bob"),
+    session_requests.BuildContext(session="s-a", query="fix secret parser 50 bob", strategy="vector"),
 )
 PAGED: Sequence[tuple[str, Any]] = (
     ("messages", channel.Read(channel="dev", since=0)),
@@ -182,6 +187,9 @@ PAGED: Sequence[tuple[str, Any]] = (
     ("values", kv.List()),
     ("versions", kv.History(key="a", since=0)),
     ("items", stream.Read(stream="user:1", since=0)),
+    ("sessions", session_requests.List()),
+    ("messages", session_requests.Messages(session="s-a", since=0, replaced=True)),
+    ("history", session_requests.History(session="s-a", since=0)),
     ("files", vault.List()),
     ("versions", vault.History(path="a.md", since=0)),
     ("collections", vector.Collections()),

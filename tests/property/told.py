@@ -16,6 +16,7 @@ from bus.events import Event, Unknown
 from tests.property.duties import Duties
 from tests.property.remembered import Remembered, may_read
 from tests.property.stored import Stored
+from tests.property.talked import Talked
 from tests.property.vectors import Vectors
 
 
@@ -39,6 +40,7 @@ class Told:
         self.remembered = Remembered()
         self.stored = Stored()
         self.vectors = Vectors()
+        self.talked = Talked()
         for event in events:
             self._take(event)
 
@@ -64,6 +66,7 @@ class Told:
             "memory": self.remembered.memory,
             "kv": self.stored.kv,
             "stream": self.stored.stream,
+            "session": self.talked.session,
             "vault": self.stored.vault,
             "collection": self.vectors.collection,
             "vector": self.vectors.vector,
@@ -240,7 +243,7 @@ class Told:
         return from_ns(self.events[seq - 1].time_ns) if seq else None
 
     def readable(self, me: str, event: Event) -> bool:
-        if event.family == "memory":
+        if event.family in ("memory", "session"):
             return may_read(me, event.entity)
         return event.family != "dm" or me in event.entity.split("+")
 
