@@ -75,7 +75,7 @@ EXAMPLES = {
     "session.open": "bus session open s-1 --title auth --strategy window --recent-turns 30",
     "session.add": "bus session add s-1 user - < question.txt",
     "session.configure": "bus session configure s-1 --compact-at-tokens 50000",
-    "session.compact": "bus session compact s-1 --keep 4",
+    "session.compact": "bus session compact s-1 --keep 4 --wait 1m",
     "session.context": 'bus session context s-1 --query "which port?" --budget-tokens 8000',
     "session.messages": "bus session messages s-1 --limit 20 --as-of -1d",
     "session.to_string": "bus session to-string s-1",
@@ -133,6 +133,12 @@ def named(name: str) -> Operation:
 
 def command(path: str, operation: Operation) -> Command:
     """The command of an operation that is typed as `bus PATH`."""
+    if operation.name == "session.compact":
+        # No other command needs it.
+        from cli import compacting
+
+        fields = (*fields_of(operation), compacting.WAIT)
+        return _sampled(operation_command(path, operation, partial(compacting.act, operation), fields), operation)
     if operation.name not in FOLLOWED:
         return _sampled(operation_command(path, operation, partial(_act, operation)), operation)
     names = {"start": "--from", "end": "--to"} if operation.name == "log.list" else {}

@@ -26,6 +26,7 @@ PAGES = (
     "docs/howto/audit.md",
     "docs/howto/any-client.md",
     "docs/howto/remote.md",
+    "docs/howto/sessions.md",
     "docs/howto/workers.md",
 )
 BLOCK = re.compile(r"^```(console|python)\n(.*?)^```$", re.M | re.S)

@@ -46,7 +46,7 @@ key_variable = "SYNBUS_TEST_KEY"
 
 def summary_of(asked: Asked) -> dict[str, Any]:
     """What a model would say: the numbers of the turns that it was shown."""
-    turns = re.findall(r"turn (\d+)", asked.body["messages"][1]["content"])
+    turns = re.findall(r"turn (\d+)", asked.body["messages"][1]["content"]) or ["0"]
     return {"choices": [{"message": {"content": f"turns {turns[0]} to {turns[-1]}"}}]}
 
 
@@ -251,8 +251,13 @@ def test_a_conversation_is_typed_and_read(rig: Rig, server: Model) -> None:
     table = _bus(rig, "session", "list", agent="nova").stdout.splitlines()
     row = next(line.split() for line in table if line.startswith("chat"))
     assert row == ["chat", "nova", "private", "window", "2", "14"]
+    done = ok("session", "compact", "chat", "--wait", "20s")
+    assert (done["summariser"], done["compacted"]) == ("openai:small-1", first["seq"])
+    late = _bus(rig, "session", "compact", "chat", "--wait", "0.3", agent="nova")
+    assert late.returncode == 6, "there is nothing left to summarise"
+    assert "bus status" in late.stderr
     assert _bus(rig, "session", "to-string", "chat", agent="nova").stdout == (
-        "user: where is\nthe parser?\nassistant: in src/parser.py\n"
+        "summary: turns 0 to 0\nassistant: in src/parser.py\n"
     )
     for words, code in (
         (("session", "add", "chat", "robot", "x"), 2),
