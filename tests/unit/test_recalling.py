@@ -94,7 +94,8 @@ async def test_what_was_just_said_is_waited_for(plugins: Path, tmp_path: Path) -
         await until(lambda: one.tables.store.indexes.dense)
         for number in range(5):
             await one.do("atlas", Write(content=f"{STOP} {number}"))
-            assert (await texts(one, f"{STOP} {number}"))[0] == f"{STOP} {number}"
+            found = await one.see("nova", Recall(query=f"{STOP} {number}"))
+            assert (found.legs["dense"], found.hits[0].text) == (ANSWERED, f"{STOP} {number}")
 
 
 async def test_without_an_embedder_nothing_is_said_of_one(plugins: Path, tmp_path: Path) -> None:
@@ -148,7 +149,10 @@ async def test_as_of_an_event_recall_gives_what_it_gave_then(plugins: Path, tmp_
             assert await one.see(who, Recall(query=question, explain=True, as_of=seq)) == found
 
 
-async def test_what_others_keep_to_themselves_moves_no_score(plugins: Path, tmp_path: Path) -> None:
+async def test_what_others_keep_to_themselves_moves_no_score(
+    plugins: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("projections.views.recall.DEPTH", 2)  # Nor does it crowd out what may be seen.
     leader = await founded("atlas", "nova")
     async with helped(tmp_path, leader) as (one, recalling):
         await one.do("nova", Write(content=STOP), Write(content="it is what it is"))
@@ -229,8 +233,9 @@ async def test_an_embedder_that_fails_is_tried_again(
     async with helped(tmp_path, embedder="late") as (one, recalling):
         await until(lambda: not recalling.helpers()[0].ok)
         (plugins / "late").touch()
-        monkeypatch.setattr("projections.guarded.PAUSE_S", 0.0)
-        recalling._embedder._shut()  # type: ignore[union-attr]  # as if the pause were over
+        embedder = recalling._embedder
+        assert embedder is not None
+        embedder._pause_ns = embedder._shut_until_ns = 0  # As if the pause were over.
         await one.do("atlas", Write(content=STOP))
         await ready(one, recalling)
         assert (await texts(one, STOP)) == [STOP]
