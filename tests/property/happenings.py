@@ -253,7 +253,7 @@ COMMANDS: Mapping[str, st.SearchStrategy[Command]] = {
             session_requests.Configure,
             session=chats,
             recent_tokens=maybe | st.integers(1, 12),
-            compact_at_recent_tokens=maybe | numbers,
+            compact_at_tokens=maybe | numbers,
         ),
         _built(session_requests.Clear, session=chats),
         _built(session_requests.Compact, session=chats, keep=maybe | st.integers(1, 2)),

@@ -212,6 +212,9 @@ async def test_the_nearest_turns_are_found_by_the_askers_vectors(one: Desk) -> N
     asked = ask.BuildContext(session="s", embedding=(1.0, 2.0, 3.0))
     await caught(one.see("atlas", asked), InvalidRequest, "bad_dimension")
     none = await shown(one, strategy="vector")
+    await one.do("atlas", ask.Clear(session="s"))
+    again = await say(one, "user: anew", embedding=(0.0, 1.0))
+    assert [block.seqs for block in (await shown(one, embedding=(0.0, 1.0), recent_tokens=0)).blocks] == [again]
     assert none.left_out[0].why == "there is no question to look for"
 
 
