@@ -25,6 +25,7 @@ PAGES = (
     "docs/howto/agents.md",
     "docs/howto/audit.md",
     "docs/howto/any-client.md",
+    "docs/howto/meaning.md",
     "docs/howto/remote.md",
     "docs/howto/sessions.md",
     "docs/howto/workers.md",
