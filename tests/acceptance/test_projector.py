@@ -21,7 +21,7 @@ from msgspec import UNSET
 
 from bus import lifecycle, remote
 from bus.client import Bus
-from bus.domain import agent, channel, inbox
+from bus.domain import agent, channel, inbox, recall, session_requests
 from bus.domain import task_requests as task
 from bus.errors import BusError, NotAllowed, Refused, Unavailable
 from bus.remote import Remote
@@ -224,7 +224,8 @@ async def test_out_of_reach_it_answers_as_it_was_and_says_how_old_that_is(rig: R
         assert old.seq >= known
         error = await refused(nova.call(channel.Post(channel="work", text="lost?")), Unavailable, "out_of_reach")
         assert all((error.problem.entity, error.problem.expected, error.problem.found, error.problem.hint))
-        await refused(nova.call(inbox.Peek()), Unavailable, "out_of_reach")
+        for shows in (inbox.Peek(), recall.Recall(query="parser"), session_requests.BuildContext(session="s")):
+            await refused(nova.call(shows), Unavailable, "out_of_reach")
         error = await refused(nova.call(channel.List(after=written[-1])), Unavailable, "lagging")
         assert error.problem.expected == f"#{written[-1]}"
         past = await nova.call(channel.Read(channel="work", as_of=known))
