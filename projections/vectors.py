@@ -35,7 +35,7 @@ GROW = 256
 """Rows that the graph takes at a time."""
 SAVE_ROWS = 10_000
 """The graph is written whenever so many rows have come."""
-MORE, MOST = 4, 256
+MORE, MOST = 16, 256
 """The graph is asked for so many times the wanted number first, and at most."""
 CLOSE = 1e-5
 """Scores of 32 bits that differ by less may be in any order in 64."""

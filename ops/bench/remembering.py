@@ -13,6 +13,7 @@ from bench import crew
 from bench.crew import Result
 from bench.figures import Figures, at_least, at_most, p50, percentile
 from bench.ground import Ground
+from bench.recalling import COLLECTION
 from projections.indexes import GRAPHS
 from projections.store import FILE
 from projections.vectors import EXACT, file_of
@@ -65,6 +66,8 @@ def _recall(figures: Figures, ground: Ground, sizes: Sizes, memories: int, limit
     first, last, end = filled.extra["seqs"]
     ground.down()
     ground.up()
+    if vectors:
+        _grown(_graph_of(ground, place["namespace"]), vectors)  # Nothing else is to be done meanwhile.
     spec = {"home": str(ground.home.path), "agent": ASKER, "after": end, **place}
     crew.run_one("recall", **{**spec, "count": 1})
     asked: dict[str, tuple[Result, float]] = {}
@@ -82,7 +85,7 @@ def _recall(figures: Figures, ground: Ground, sizes: Sizes, memories: int, limit
             limit=p50(direct["library"]) * 1e3,
             beside="bm25s alone",
             target=at_most(limit_ms, "value"),
-            note=f"p99 {percentile(found.took_s, 0.99) * 1e3:.1f} ms; CPU of the daemon {cpu_s * 1e3:.1f} ms; "
+            note=f"p99 {percentile(found.took_s, 0.99) * 1e3:.1f} ms, best {min(found.took_s) * 1e3:.1f}; CPU of the daemon {cpu_s * 1e3:.1f} ms; "
             f"ranking alone {p50(direct['ranking']) * 1e3:.1f} ms",
         )
     if vectors:
@@ -113,16 +116,16 @@ def _keep(figures: Figures, ground: Ground, sizes: Sizes) -> None:
         limit=p50(took["write"]) * 1e3,
         beside="the write",
         target=at_most(50, "value"),
-        note=f"p99 {percentile(took['recallable'], 0.99) * 1e3:.0f} ms",
+        note=f"p99 {percentile(took['recallable'], 0.99) * 1e3:.0f} ms, best {min(took['recallable']) * 1e3:.1f}",
     )
-    note = f"p99 {percentile(took['get'], 0.99) * 1e3:.1f} ms"
+    note = f"p99 {percentile(took['get'], 0.99) * 1e3:.1f} ms, best {min(took['get']) * 1e3:.2f}"
     figures.add("kv get, p50", p50(took["get"]) * 1e3, "ms", target=at_most(3, "value"), note=note)
 
 
 def _nearest(figures: Figures, ground: Ground, sizes: Sizes, filled: Result) -> None:
     namespace = f"of-{sizes.many}"
     moment = filled.extra["seqs"][1] + 1 + sizes.valid
-    graph = _grown(file_of(ground.home.projections / GRAPHS, namespace, "notes"), sizes.vectors)
+    graph = _grown(_graph_of(ground, namespace), sizes.vectors)
     shape = {"vectors": sizes.vectors, "valid": sizes.valid, "dimension": sizes.dimension, "seed": sizes.many}
     spec = {"home": str(ground.home.path), "agent": ASKER, "namespace": namespace, "count": sizes.times}
     found = crew.run_one("nearest", **spec, **shape, as_of=moment, graph=graph)
@@ -136,9 +139,13 @@ def _nearest(figures: Figures, ground: Ground, sizes: Sizes, filled: Result) -> 
         limit=p50(extra["exact"]) * 1e3,
         beside="all compared by numpy",
         target=at_most(5, "value"),
-        note=f"p99 {percentile(found.took_s, 0.99) * 1e3:.1f} ms{bare}",
+        note=f"p99 {percentile(found.took_s, 0.99) * 1e3:.1f} ms, best {min(found.took_s) * 1e3:.1f}{bare}",
     )
     figures.add(f"of the nearest 10 of {among}, found", extra["found"], "", target=at_least(0.97, "value"))
+
+
+def _graph_of(ground: Ground, namespace: str) -> Path:
+    return file_of(ground.home.projections / GRAPHS, namespace, COLLECTION)
 
 
 def _grown(path: Path, vectors: int) -> str | None:

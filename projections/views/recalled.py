@@ -78,11 +78,10 @@ def _messages(reader: Reader, namespace: str, found: Sequence[Found]) -> Shown:
 
 def _column(reader: Reader, table: str, column: str, seqs: Iterable[int]) -> dict[int, str]:
     """A column of some rows, by seq."""
-    wanted = sorted(seqs)
+    wanted = list(seqs)
     if not wanted:
         return {}
-    near = f"seq between {wanted[0]} and {wanted[-1]}"
-    return dict(reader.rows(f"select seq, {column} from {reader.at(table)} where {near} and seq in {sought(wanted)}"))
+    return dict(reader.rows(f"select seq, {column} from {reader.at(table)} where seq in {sought(wanted)}"))
 
 
 def _entries(reader: Reader, namespace: str, found: Sequence[Found]) -> Shown:

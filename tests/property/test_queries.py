@@ -46,7 +46,7 @@ from bus.errors import InvalidRequest, NotFound
 from bus.events import Event
 from bus.operation import CODEC, OPERATIONS
 from bus.protocol import encode_answer
-from projections import query
+from projections import postings, query
 from projections.reader import Reader
 from projections.store import FILE
 from projections.views import messages
@@ -227,10 +227,11 @@ async def page(tables: Tables, seq: int, request: Any, since: int | None, limit:
 def test_every_query_at_every_seq_for_everybody_is_what_the_events_say(
     what: list[Step], asked: Asked, cut: float
 ) -> None:
-    # Tails are looked for in windows; with small ones the small logs of this test have several.
+    # Tails are looked for in windows, and words in segments; with small ones the small logs of this test have several.
     with (
         tempfile.TemporaryDirectory() as folder,
         mock.patch.object(messages, "WINDOW", 7),
+        mock.patch.object(postings, "TAIL", 50),
         mock.patch.object(inbox, "MANY", 5),
     ):
         anyio.run(check, Path(folder), what, asked, cut)
