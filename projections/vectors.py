@@ -35,8 +35,10 @@ GROW = 256
 """Rows that the graph takes at a time."""
 SAVE_ROWS = 10_000
 """The graph is written whenever so many rows have come."""
-MORE, MOST = 16, 256
+MORE, MOST = 4, 256
 """The graph is asked for so many times the wanted number first, and at most."""
+LEAST = 40
+"""As if so many were wanted at least: what it is asked for is how hard it looks."""
 CLOSE = 1e-5
 """Scores of 32 bits that differ by less may be in any order in 64."""
 _METRICS = {"cosine": "ip", "dot": "ip", "euclidean": "l2sq"}
@@ -122,9 +124,9 @@ class Collected:
             return None
         held = len(graph)
         rest = held + np.flatnonzero(valid[held:])
-        wanted = MORE * k
-        while wanted <= min(MOST * k, held):
-            graph.expansion_search = max(64, wanted)
+        wanted, most = MORE * max(k, LEAST), MOST * max(k, LEAST)
+        while wanted <= min(most, held):
+            graph.expansion_search = wanted
             keys = graph.search(vector.astype(np.float32), wanted).keys.astype(np.int64)
             found = keys[valid[keys]]
             if len(found) >= k:

@@ -85,8 +85,8 @@ def _recall(figures: Figures, ground: Ground, sizes: Sizes, memories: int, limit
             limit=p50(direct["library"]) * 1e3,
             beside="bm25s alone",
             target=at_most(limit_ms, "value"),
-            note=f"p99 {percentile(found.took_s, 0.99) * 1e3:.1f} ms, best {min(found.took_s) * 1e3:.1f}; CPU of the daemon {cpu_s * 1e3:.1f} ms; "
-            f"ranking alone {p50(direct['ranking']) * 1e3:.1f} ms",
+            note=f"p99 {percentile(found.took_s, 0.99) * 1e3:.1f} ms, best {min(found.took_s) * 1e3:.1f}; "
+            f"CPU of the daemon {cpu_s * 1e3:.1f} ms; ranking alone {p50(direct['ranking']) * 1e3:.1f} ms",
         )
     if vectors:
         note = f"CPU {direct['index cpu']:.1f} s"
