@@ -39,7 +39,7 @@ from projections.conversation import threshold_of
 from projections.extract import Said
 from projections.guarded import Guarded, Unhelpful
 from projections.store import Store
-from projections.summarise import Summariser, summarised, summariser_of
+from projections.summarise import EXTRACTIVE, Summariser, summarised, summariser_of
 from projections.views.unsummarised import Look, looked, totals
 
 logger = structlog.get_logger(__name__)
@@ -85,7 +85,9 @@ class Compactor:
         self._news = anyio.Event()
 
     def helpers(self) -> list[Helper]:
-        """How the summariser is."""
+        """How the summariser is; nothing while all is well with the bus's own."""
+        if not self._error and self._limits.summariser == EXTRACTIVE:
+            return []
         found, failed = self._error or "ready", len(self._attempts)
         if failed:
             found = f"{failed} of the sessions could not be compacted; {found}"
