@@ -1,4 +1,4 @@
-"""Real nats-servers for tests: bare ones, without accounts or keys.
+"""Real nats-servers for tests: bare ones, without accounts or keys. And no time limits for generated examples.
 
 `nats_server` is shared by a whole run and must not be stopped; every `tenant()` of it is a URL with empty streams.
 `make_server` starts private ones that may be killed, frozen and started again on the same store and port.
@@ -17,6 +17,11 @@ from pathlib import Path
 
 import pytest
 import structlog
+from hypothesis import HealthCheck, settings
+
+# A slow machine is no failure: neither an example nor the making of one has a time limit.
+settings.register_profile("any clock", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any clock")
 
 CONFIG = """
 host: 127.0.0.1

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
@@ -70,7 +70,6 @@ TEXTS = st.text(max_size=300) | st.sampled_from(
 )
 
 
-@settings(deadline=None)
 @given(text=TEXTS, name=TEXTS, many=st.integers(0, 10), count=st.sampled_from((0, 10, 1 << 53)))
 def test_it_never_takes_more_than_its_bytes(text: str, name: str, many: int, count: int) -> None:
     made = card_text(card(text, many, count, name, 1 << 53), NOW)

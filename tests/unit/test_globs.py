@@ -184,19 +184,19 @@ mixed = st.lists(st.sampled_from(("a", "b", "ab", "a*", "*b", "?a", "[!a]", "**"
 written = mixed.map("/".join).map(normal)
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(one_name, one_name)
 def test_names_meet_when_listing_finds_one_that_both_cover(one: str, other: str) -> None:
     assert overlap(one, other) == overlap(other, one) == meets_by_listing(one, other, NAMES)
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(deep, deep)
 def test_paths_meet_when_listing_finds_one_that_both_cover(one: str, other: str) -> None:
     assert overlap(one, other) == overlap(other, one) == meets_by_listing(one, other, DEEP)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(written, written)
 def test_globs_meet_when_listing_finds_a_path_that_both_cover(one: str, other: str) -> None:
     assert overlap(one, other) == overlap(other, one) == meets_by_listing(one, other, MIXED)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from bus.domain import recurrence
@@ -177,7 +177,6 @@ def test_the_next_time_is_later_than_now_when_clocks_are_set_back() -> None:
     assert following > now
 
 
-@settings(deadline=None)
 @given(
     every=st.text(max_size=12) | st.from_regex(r"([0-9*/,LW#-]{1,4} ){4}[0-9*/,L#A-Z-]{1,4}", fullmatch=True),
     zone=st.sampled_from(("", "Europe/Berlin", "Asia/Kolkata", "nowhere")),

@@ -261,7 +261,7 @@ def looks(view: Speculation) -> tuple[Any, ...]:
     return plain, list(view.due(NOW + timedelta(seconds=35))), [key for key, _ in view.ranked(Task, "default")]
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     st.lists(
         st.tuples(
