@@ -54,6 +54,13 @@ class Nearby(Protocol):
         ...
 
 
+class Named(Nearby, Protocol):
+    """Those of a collection that have names of their own."""
+
+    keys: dict[int, str]
+    """By kid: the key of the vector."""
+
+
 def place_of_memories(dimension: int) -> tuple[str, str]:
     """Where, among collections, the vectors of this dimension are that memories were given by their authors: no
     collection is in a namespace without a name."""
@@ -90,7 +97,7 @@ class Reader(Protocol):
         """The words of everything, up to `seq` at least. Who holds them lets nobody else look meanwhile."""
         ...
 
-    def collections(self) -> AbstractContextManager[Mapping[tuple[str, str], Nearby]]:
+    def collections(self) -> AbstractContextManager[Mapping[tuple[str, str], Named]]:
         """The vectors of every (namespace, collection), up to `seq` at least, under the same condition."""
         ...
 

@@ -96,10 +96,11 @@ class Embeddings:
         return any(more)
 
     def _take(self, rows: Sequence[Sequence[Any]]) -> None:
-        for kid, seq, namespace, collection, state, upserted, dimension, metric, data in rows:
+        for kid, seq, namespace, collection, key, state, upserted, dimension, metric, data in rows:
             known = self._collections.get((namespace, collection))
             if known is None:
                 known = self._collections[namespace, collection] = Collected(dimension, metric)
+            known.keys[kid] = key
             if state != "active":
                 known.put(kid, seq, None)
             elif upserted == seq:
@@ -144,7 +145,7 @@ def _comparable(numbers: tuple[float, ...], collection: str, known: Collected) -
 def _rows(chunks: Chunks, after: int, upto: int) -> list[Sequence[Any]]:
     """The versions of vectors that began with the events after one and up to another, in their order."""
     sql = f"""
-        select v.kid, v.seq_from, v.namespace, v.collection, v.state, v.upserted, c.dimension, c.metric, e.data
+        select v.kid, v.seq_from, v.namespace, v.collection, vector, v.state, upserted, dimension, metric, e.data
         from vector v join event e on e.seq = v.seq_from
         join collection c on c.namespace = v.namespace and c.collection = v.collection
         where v.seq_from > {after} and v.seq_from <= {upto} and e.seq > {after} and e.seq <= {upto}

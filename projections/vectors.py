@@ -62,6 +62,8 @@ class Collected:
     def __init__(self, dimension: int, metric: str) -> None:
         self.dimension = dimension
         self.metric = metric
+        self.keys: dict[int, str] = {}
+        """By kid: the key of the vector, if it has one of its own."""
         self._matrix = Column(np.float32, dimension)
         self._kids, self._begins, self._ends = Column(np.int64), Column(np.int64), Column(np.int64)
         self._open: dict[int, int] = {}

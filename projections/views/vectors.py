@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -28,8 +29,8 @@ def nearest(reader: Reader, request: vector.Nearest) -> vector.Found:
     with reader.collections() as collections:
         held = collections.get((request.namespace, request.collection))
         rows, among = held.nearest(request.numbers, request.k, reader.seq, kids) if held is not None else ([], 0)
-    sql = f"select kid, vector, metadata from {reader.at('vector')} where kid in {sought(row.kid for row in rows)}"
-    said = {kid: (key, metadata) for kid, key, metadata in reader.rows(sql)} if rows else {}
+        keys = {row.kid: held.keys[row.kid] for row in rows} if held is not None else {}
+    said = _said(reader, request.namespace, keys)
     found = [
         vector.VectorRow(
             vector=_name(said[row.kid][0]),
@@ -40,6 +41,17 @@ def nearest(reader: Reader, request: vector.Nearest) -> vector.Found:
         for row in rows
     ]
     return vector.Found(seq=reader.seq, time=reader.time_of(reader.seq), found=found, among=among)
+
+
+def _said(reader: Reader, namespace: str, keys: Mapping[int, str]) -> dict[int, tuple[str, str]]:
+    """By kid: the key of each of these vectors, and its metadata."""
+    known = reader.states(Vector, namespace, keys.values())
+    # Those that changed since are read from the tables, as are names that a table shows otherwise than they are.
+    found = {entry.kid: (key, entry.state.metadata) for key, entry in known.items() if keys.get(entry.kid) == key}
+    if more := keys.keys() - found.keys():
+        sql = f"select kid, vector, metadata from {reader.at('vector')} where kid in {sought(more)}"
+        found |= {kid: (key, metadata) for kid, key, metadata in reader.rows(sql)}
+    return found
 
 
 def _fitting(reader: Reader, request: vector.Nearest) -> list[int]:

@@ -11,12 +11,12 @@ import pytest
 from projections.news import News
 from projections.vector_rows import Embeddings
 
-GOOD = (1, 1, "main", "texts", "active", 1, 2, "cosine", '{"numbers":[1.0,2.0]}')
+GOOD = (1, 1, "main", "texts", "texts/a", "active", 1, 2, "cosine", '{"numbers":[1.0,2.0]}')
 
 
 @pytest.mark.parametrize("numbers", ["[1.0]", "[1.0,2.0,3.0]", "[1e300,1.0]", "[0.0,0.0]", "[]"])
 def test_numbers_that_cannot_be_compared_are_near_nothing(tmp_path: Path, numbers: str) -> None:
-    odd = (2, 2, "main", "texts", "active", 2, 2, "cosine", f'{{"numbers":{numbers}}}')
+    odd = (2, 2, "main", "texts", "texts/b", "active", 2, 2, "cosine", f'{{"numbers":{numbers}}}')
 
     def chunks(sql: str) -> Iterator[list[Any]]:
         yield [GOOD, odd] if "from vector" in sql else []
