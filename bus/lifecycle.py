@@ -62,12 +62,13 @@ class Supervised(msgspec.Struct, frozen=True, kw_only=True):
 
 class Helper(msgspec.Struct, frozen=True, kw_only=True):
     """How an embedder, a reranker or a summariser is. `setting` is what the settings say, `found` how far it is, or
-    what is wrong."""
+    what is wrong; `without` is what goes on when it does not work."""
 
     name: str
     setting: str
     ok: bool
     found: str
+    without: str
 
 
 class DaemonFile(msgspec.Struct, frozen=True, kw_only=True):

@@ -7,11 +7,9 @@ from typing import Any
 import msgspec
 
 from bus.domain import log
-from cli.plain import Live, Renderers, seq_part, show_table, word
+from cli.plain import Live, Renderers, brief, head_of, show_table, word
 from cli.render import Cell, Part, Screen
 
-DATA_LENGTH = 160
-"""A log line shows so much of an event's body; `bus log show` shows all of it."""
 DIGEST_LENGTH = 16
 """People compare so much of a digest; `--json` has all of it."""
 
@@ -28,11 +26,9 @@ def _log(screen: Screen, answer: log.LogPage) -> None:
 
 
 def _event(screen: Screen, row: log.LogRow, indent: int = 0, *, body: bool = True) -> None:
-    data = "" if not body else "(not for you)" if row.redacted else msgspec.json.encode(row.data).decode()
-    if len(data) > DATA_LENGTH:
-        data = data[: DATA_LENGTH - 1] + "…"
-    head: list[Part] = [seq_part(row.seq), "  ", (screen.time(row.time), "dim"), "  ", (row.agent, "bold"), "  "]
-    screen.line(*head, (row.type, "magenta"), f"  {row.namespace}/{row.entity}  ", (data, "dim"), indent=indent)
+    data = "" if not body else "(not for you)" if row.redacted else brief(row.data)
+    head = head_of(screen, row)
+    screen.line(*head, "  ", (row.type, "magenta"), f"  {row.namespace}/{row.entity}  ", (data, "dim"), indent=indent)
     if row.problem:
         screen.line((f"cannot be read: {row.problem}", "red"), indent=indent + 4)
 

@@ -91,7 +91,8 @@ class Compactor:
         found, failed = self._error or "ready", len(self._attempts)
         if failed:
             found = f"{failed} of the sessions could not be compacted; {found}"
-        return [Helper(name="summariser", setting=self._limits.summariser, ok=not self._error, found=found)]
+        without, setting = "Sessions stay as they are without it: see [session]", self._limits.summariser
+        return [Helper(name="summariser", setting=setting, ok=not self._error, found=found, without=without)]
 
     # --- what happens to sessions ------------------------------------------------------------------------------
 
@@ -160,7 +161,7 @@ class Compactor:
         if self._leads_anew:
             try:
                 await self._scan()
-            except Exception as error:  # the same
+            except Exception as error:  # whatever it is, the daemon goes on, and looks again
                 self._failed(as_error("session.replace", error))
         now_ns = self._clock.monotonic_ns()
         for place in [place for place, at_ns in self._due.items() if at_ns <= now_ns]:

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import msgspec
-
 from bus.domain import session_requests as session
-from cli.plain import Renderers, seq_part, show_fields, show_table
+from cli.plain import Renderers, seq_part, show_fields, show_history, show_table
 from cli.render import Cell, Part, Screen
 
-DATA_LENGTH = 160
-"""A line of a history shows so much of an event; `--json` has more."""
 TIERS = {"system": "magenta", "summary": "yellow", "search": "cyan", "recent": "bold"}
 
 
@@ -77,11 +73,7 @@ def _context(screen: Screen, answer: session.ModelContext) -> None:
 
 
 def _history(screen: Screen, answer: session.Happenings) -> None:
-    for event in answer.history:
-        data = msgspec.json.encode(event.data).decode()
-        shown = data if len(data) <= DATA_LENGTH else f"{data[: DATA_LENGTH - 1]}…"
-        head: list[Part] = [seq_part(event.seq), "  ", (screen.time(event.time), "dim"), "  ", (event.agent, "bold")]
-        screen.line(*head, "  ", (event.type, "magenta"), "  ", (shown, "dim"))
+    show_history(screen, answer.history)
 
 
 RENDERERS: Renderers = {

@@ -217,9 +217,7 @@ def _helper(helper: Helper) -> Check:
     """An embedder, a reranker or a summariser, as the daemon finds it."""
     if helper.ok:
         return Check(helper.name, "ok", f"{helper.setting}: {helper.found}")
-    hint = "Recall answers without it; see [recall] in config.toml, then `bus down`"
-    if helper.name == "summariser":
-        hint = "Sessions stay as they are without it; see [session] in config.toml, then `bus down`"
+    hint = f"{helper.without}; correct config.toml, then `bus down`"
     return Check(helper.name, "warn", f"{helper.setting}: {helper.found}", hint)
 
 

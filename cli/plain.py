@@ -15,6 +15,7 @@ from msgspec.structs import asdict
 from bus.model import Answer, Reply
 from cli.render import Cell, Part, Screen
 
+LINE_LENGTH = 160
 Renderer = Callable[[Screen, Any], None]
 Renderers = dict[type, Renderer]
 
@@ -30,6 +31,24 @@ class Live(NamedTuple):
 
 def seq_part(seq: int) -> Part:
     return (f"#{seq}", "cyan")
+
+
+def head_of(screen: Screen, row: Any) -> list[Part]:
+    """Which event, when and by whom: how the line of something begins that somebody did."""
+    return [seq_part(row.seq), "  ", (screen.time(row.time), "dim"), "  ", (row.agent, "bold")]
+
+
+def show_history(screen: Screen, events: Sequence[Any], indent: int = 0) -> None:
+    """What happened to one thing, a line for each event."""
+    for event in events:
+        data = (brief(event.data), "dim")
+        screen.line(*head_of(screen, event), "  ", (event.type, "magenta"), "  ", data, indent=indent)
+
+
+def brief(value: Any) -> str:
+    """As much of a value, as JSON, as a line has room for; `--json` has all of it."""
+    text = msgspec.json.encode(value).decode()
+    return text if len(text) <= LINE_LENGTH else f"{text[: LINE_LENGTH - 1]}…"
 
 
 def show_reply(screen: Screen, answer: Reply) -> None:

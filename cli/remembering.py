@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import msgspec
-
 from bus.domain import memory_requests as memory
 from bus.domain import recall
-from cli.plain import Renderers, seq_part, show_fields
+from cli.plain import Renderers, head_of, seq_part, show_fields, show_history
 from cli.render import Part, Screen
 
 TEXT = 300
@@ -40,17 +38,14 @@ def _memory(screen: Screen, answer: memory.MemoryDetail) -> None:
     screen.message([(row.memory, "bold")], row.content)
     show_fields(screen, row, skip=("memory", "content"), indent=4)
     screen.line(("history", "bold"), indent=2)
-    for event in answer.history:
-        data = msgspec.json.encode(event.data).decode()
-        head: list[Part] = [seq_part(event.seq), "  ", (screen.time(event.time), "dim"), "  ", (event.agent, "bold")]
-        screen.line(*head, "  ", (event.type, "magenta"), "  ", (data, "dim"), indent=4)
+    show_history(screen, answer.history, indent=4)
 
 
 def _hits(screen: Screen, answer: recall.Hits) -> None:
     for hit in answer.hits:
         place = _place(hit)
         about = f" about {hit.subject}" if hit.subject else ""
-        head: list[Part] = [seq_part(hit.seq), "  ", (screen.time(hit.time), "dim"), "  ", (hit.agent, "bold")]
+        head: list[Part] = head_of(screen, hit)
         text = hit.text if len(hit.text) <= TEXT else f"{hit.text[: TEXT - 1]}…"
         screen.message([*head, f" {place}{about}", (f"  {hit.score:.1f}", "dim")], text)
         _contradicted(screen, hit.contradicts)

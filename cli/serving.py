@@ -32,6 +32,11 @@ from projections.store import Store
 logger = structlog.get_logger(__name__)
 
 STANDBYS = 8
+SWITCH_S = 0.0005
+"""A thread that folds or indexes gives way to the one that answers after so long. Python's own 5 ms, at each turn, is
+what a whole request takes."""
+SCRATCH = "scratch"
+"""Beside the tables, which are this process's alone."""
 
 
 class Ended(Exception):
@@ -40,13 +45,6 @@ class Ended(Exception):
     def __init__(self, why: str, status: int = 1) -> None:
         super().__init__(why)
         self.status = status
-
-
-SWITCH_S = 0.0005
-"""A thread that folds or indexes gives way to the one that answers after so long. Python's own 5 ms, at each turn, is
-what a whole request takes."""
-SCRATCH = "scratch"
-"""Beside the tables, which are this process's alone."""
 
 
 @asynccontextmanager

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import msgspec
 
 from bus.domain import kv, stream, vault, vector
 from bus.domain import vault_memories as tool
-from cli.plain import Renderers, seq_part, show_table
-from cli.render import Cell, Part, Screen, size
-
-VALUE_LENGTH = 160
-"""A list shows so much of a value."""
+from cli.plain import Renderers, brief, head_of, show_table
+from cli.render import Cell, Screen, size
 
 
 def _value(screen: Screen, answer: kv.Value) -> None:
@@ -28,7 +23,7 @@ def _values(screen: Screen, answer: kv.Values) -> None:
             (row.key, "bold"),
             (f"#{row.seq}", "cyan"),
             screen.time(row.expires) if row.expires is not None else "",
-            _brief(row.value),
+            brief(row.value),
         ]
         for row in answer.values
     ]
@@ -40,13 +35,13 @@ def _values(screen: Screen, answer: kv.Values) -> None:
 def _versions(screen: Screen, answer: kv.Versions) -> None:
     for row in answer.versions:
         screen.line(
-            *_head(screen, row), "  ", (row.type, "magenta"), "  ", _brief(row.value) if row.state == "set" else ""
+            *head_of(screen, row), "  ", (row.type, "magenta"), "  ", brief(row.value) if row.state == "set" else ""
         )
 
 
 def _items(screen: Screen, answer: stream.Items) -> None:
     for row in answer.items:
-        screen.line(*_head(screen, row), "  ", msgspec.json.encode(row.data).decode())
+        screen.line(*head_of(screen, row), "  ", msgspec.json.encode(row.data).decode())
     if not answer.items:
         screen.note("no items")
 
@@ -69,7 +64,7 @@ def _files(screen: Screen, answer: vault.Files) -> None:
 def _file_versions(screen: Screen, answer: vault.Versions) -> None:
     for row in answer.versions:
         there = size(row.size) if row.state == "present" else ""
-        screen.line(*_head(screen, row), "  ", (row.type, "magenta"), "  ", (there, "dim"))
+        screen.line(*head_of(screen, row), "  ", (row.type, "magenta"), "  ", (there, "dim"))
 
 
 def _difference(screen: Screen, answer: vault.Difference) -> None:
@@ -93,7 +88,7 @@ def _tool_text(screen: Screen, answer: tool.Viewed | tool.Done) -> None:
 
 def _found(screen: Screen, answer: vector.Found) -> None:
     rows: list[list[Cell]] = [
-        [(near.vector, "bold"), f"{near.score:.4f}", (f"#{near.seq}", "cyan"), _brief(near.metadata)]
+        [(near.vector, "bold"), f"{near.score:.4f}", (f"#{near.seq}", "cyan"), brief(near.metadata)]
         for near in answer.found
     ]
     show_table(screen, ("vector", "score", "seq", "metadata"), rows)
@@ -107,16 +102,6 @@ def _collections(screen: Screen, answer: vector.CollectionList) -> None:
     show_table(screen, ("collection", "vectors", "dimension", "metric"), rows)
     if not rows:
         screen.note("no collections")
-
-
-def _head(screen: Screen, row: Any) -> list[Part]:
-    """Which event, when and by whom."""
-    return [seq_part(row.seq), "  ", (screen.time(row.time), "dim"), "  ", (row.agent, "bold")]
-
-
-def _brief(value: Any) -> str:
-    text = msgspec.json.encode(value).decode()
-    return text if len(text) <= VALUE_LENGTH else f"{text[: VALUE_LENGTH - 1]}…"
 
 
 RENDERERS: Renderers = {

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from bus.domain import inbox, message
-from cli.plain import Live, Renderers, seq_part, show_table
+from cli.plain import Live, Renderers, head_of, show_table
 from cli.render import Cell, Part, Screen
 
 
 def _messages(screen: Screen, answer: message.Messages) -> None:
     for row in answer.messages:
-        head: list[Part] = [seq_part(row.seq), "  ", (screen.time(row.time), "dim"), "  ", (row.agent, "bold")]
+        head: list[Part] = head_of(screen, row)
         if row.reply_to is not None:
             head.append((f" to #{row.reply_to}", "dim"))
         marks = [word for word, holds in (("edited", row.edited), ("pinned", row.pinned)) if holds]
@@ -23,7 +23,7 @@ def _messages(screen: Screen, answer: message.Messages) -> None:
 def _items(screen: Screen, answer: inbox.Items) -> None:
     for item in answer.items:
         place = f" in {item.channel}" if item.channel else f" about {item.task}" if item.task else ""
-        head: list[Part] = [seq_part(item.seq), "  ", (screen.time(item.time), "dim"), "  ", (item.agent, "bold")]
+        head: list[Part] = head_of(screen, item)
         screen.message([*head, place, (f" [{', '.join(item.reasons)}]", "dim")], item.text)
     if answer.remaining:
         screen.note(f"{answer.remaining} more wait: acknowledge these with `bus inbox ack {answer.upto}`")

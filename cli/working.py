@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import msgspec
-
 from bus.domain import agent, directive, journal, reminder
 from bus.domain import task_requests as tasks
 from bus.durations import span
-from cli.plain import Live, Renderers, seq_part, show_fields, show_table
+from cli.plain import Live, Renderers, head_of, seq_part, show_fields, show_history, show_table
 from cli.render import Cell, Part, Screen
 
 STYLES = {"online": "green", "idle": "yellow", "away": "yellow", "offline": "dim", "claimed": "cyan", "done": "green"}
@@ -55,10 +53,7 @@ def _task(screen: Screen, answer: tasks.TaskDetail) -> None:
     screen.line((row.task, "bold"), "  ", row.title)
     show_fields(screen, row, skip=("task", "title"), indent=4)
     screen.line(("history", "bold"), indent=2)
-    for event in answer.history:
-        data = msgspec.json.encode(event.data).decode()
-        head: list[Part] = [seq_part(event.seq), "  ", (screen.time(event.time), "dim"), "  ", (event.agent, "bold")]
-        screen.line(*head, "  ", (event.type, "magenta"), "  ", (data, "dim"), indent=4)
+    show_history(screen, answer.history, indent=4)
 
 
 def _board(screen: Screen, answer: tasks.TaskBoard) -> None:
@@ -124,7 +119,7 @@ def _reminders(screen: Screen, answer: reminder.Reminders) -> None:
 
 def _entries(screen: Screen, answer: journal.Entries) -> None:
     for row in answer.entries:
-        head: list[Part] = [seq_part(row.seq), "  ", (screen.time(row.time), "dim"), "  ", (row.agent, "bold")]
+        head: list[Part] = head_of(screen, row)
         screen.message(head, row.focus)
         for title, lines in (("done", row.done), ("decided", row.decisions), ("next", row.next_steps)):
             for line in lines:

@@ -45,6 +45,7 @@ BATCH, MOST = 16, 256
 QUICK_S, SLOW_S = 0.05, 0.25
 """A batch that took less, or more, is followed by one of twice, or half, as many: a question waits for one of them."""
 RETRY_S = 5.0
+WITHOUT = "Recall answers without it: see [recall]"
 NEAR_EVENTS = 500
 """A question waits for vectors that are so few events behind, but not for more."""
 
@@ -148,10 +149,14 @@ class Recalling:
             problem, said, setting = self._embedder.problem, self._lacking(position), self.options.embedder
             if self._dense is not None and self._dense.position >= position - NEAR_EVENTS:
                 said = f"{self._dense.size} texts have a vector"
-            found.append(Helper(name="embedder", setting=setting, ok=problem is None, found=problem or said))
+            found.append(
+                Helper(name="embedder", setting=setting, ok=problem is None, found=problem or said, without=WITHOUT)
+            )
         if self._reranker is not None:
             problem, setting = self._reranker.problem, self.options.reranker
-            found.append(Helper(name="reranker", setting=setting, ok=problem is None, found=problem or "ready"))
+            found.append(
+                Helper(name="reranker", setting=setting, ok=problem is None, found=problem or "ready", without=WITHOUT)
+            )
         return found
 
     # --- a question --------------------------------------------------------------------------------------------

@@ -19,6 +19,7 @@ from __future__ import annotations
 import importlib
 import pkgutil
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from hashlib import sha256
@@ -62,7 +63,7 @@ def audience(readers: Sequence[str] | None) -> str | None:
     return None if readers is None else f"|{'|'.join(filter(is_name, readers))}|"
 
 
-class Table:
+class Table(ABC):
     """A table by its name and (column, SQL type) pairs. `start` is the column with the seq a row is valid from; `key`
     orders the rows that are valid at one moment without ties."""
 
@@ -81,8 +82,8 @@ class Table:
         self.has_audience = AUDIENCE in self.columns
 
     @property
-    def key(self) -> tuple[str, ...]:
-        raise NotImplementedError
+    @abstractmethod
+    def key(self) -> tuple[str, ...]: ...
 
     @property
     def has_end(self) -> bool:

@@ -19,8 +19,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from bus.domain.memory_limits import check_embedding
-from bus.domain.vector import DIMENSION, Collection, VectorUpserted, check_numbers
+from bus.domain.vector import DIMENSION, Collection, VectorUpserted, check_finite, check_numbers
 from bus.errors import InvalidRequest
 from projections.news import News
 from projections.query import place_of_memories
@@ -127,7 +126,7 @@ class Embeddings:
 def is_embedding(numbers: Sequence[float]) -> bool:
     """Whether a memory's vector can be compared: in the log stands what an administrator wrote, too."""
     try:
-        check_embedding("", numbers)
+        check_finite(numbers, "")
     except InvalidRequest:
         return False
     return len(numbers) <= DIMENSION

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
 from datetime import datetime
 
 from bus.domain.memory import Memory, metadata_text
 from bus.domain.memory_requests import Revise, Supersede, Write
+from bus.domain.vector import check_finite
 from bus.errors import InvalidRequest
 
 CONTENT = 200_000
 """An entry says at most so many characters, however it came to say them."""
 METADATA_BYTES = 16_000
-FARTHEST = 1e30
-"""No number of a vector is farther from nought: its square has to be a number too."""
 
 
 def check_given(request: Write | Revise | Supersede, name: str, before: Memory | None = None) -> None:
@@ -30,16 +27,7 @@ def check_given(request: Write | Revise | Supersede, name: str, before: Memory |
         expected, hint = f"at most {METADATA_BYTES} bytes", "Keep large values elsewhere and refer to them"
         raise invalid(name, "the metadata is too large", "too_large", expected, f"{size} bytes", hint)
     if request.embedding:
-        check_embedding(name, request.embedding)
-
-
-def check_embedding(name: str, numbers: Sequence[float]) -> None:
-    """Check a vector that is to be compared with others."""
-    odd = next((number for number in numbers if not math.isfinite(number) or abs(number) > FARTHEST), None)
-    if odd is not None or not any(numbers):
-        expected, hint = "finite numbers, not all of them 0", "Look at what made the vector"
-        found = repr(odd) if odd is not None else "only 0"
-        raise invalid(name, "the embedding is no vector", "bad_embedding", expected, found, hint)
+        check_finite(request.embedding, f"memory {name}")
 
 
 def check_content(name: str, content: str) -> None:

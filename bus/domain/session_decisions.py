@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from bus.domain.memory import metadata_text
-from bus.domain.memory_limits import FARTHEST, METADATA_BYTES
+from bus.domain.memory_limits import METADATA_BYTES
 from bus.domain.session import (
     SETTINGS,
     Session,
@@ -42,6 +42,7 @@ from bus.domain.session_requests import (
     TurnPage,
 )
 from bus.domain.tokens import tokens
+from bus.domain.vector import check_finite
 from bus.errors import InvalidRequest, NotAllowed, NotFound, Refused
 from bus.events import Event
 from bus.model import Command, Context, Decision, Emit, Family, Operation, Reply, View
@@ -153,10 +154,8 @@ def _check_turn(request: Add, dimension: int) -> None:
     if (size := len(metadata_text(request.metadata).encode("utf-8", "replace"))) > METADATA_BYTES:
         expected, hint = f"at most {METADATA_BYTES} bytes", "Keep large values elsewhere and refer to them"
         raise _invalid(name, "the metadata is too large", "too_large", expected, f"{size} bytes", hint)
-    odd = next((number for number in given if not abs(number) <= FARTHEST), None)
-    if odd is not None or (given and not any(given)):
-        expected, found = f"finite numbers up to {FARTHEST:g}, not all of them 0", repr(odd) if odd else "only 0"
-        raise _invalid(name, "the embedding is no vector", "bad_embedding", expected, found, "Look at what made it")
+    if given:
+        check_finite(given, f"session {name}")
     if given and dimension not in (0, len(given)):
         expected, found = f"{dimension} numbers, as its first one has", str(len(given))
         hint = "All embeddings of a session come from one model"

@@ -247,13 +247,18 @@ def check_numbers(numbers: Sequence[float], name: str, collection: Collection) -
             found=str(len(numbers)),
             hint="Use the model that made the others, or another collection",
         )
+    check_finite(numbers, entity, may_be_nought=collection.metric != "cosine")
+
+
+def check_finite(numbers: Sequence[float], entity: str, *, may_be_nought: bool = False) -> None:
+    """Raise InvalidRequest for what cannot be compared with any vector."""
     odd = next((number for number in numbers if not math.isfinite(number) or abs(number) > FARTHEST), None)
-    if odd is not None or (collection.metric == "cosine" and not any(numbers)):
+    if odd is not None or not (may_be_nought or any(numbers)):
         raise InvalidRequest(
             "this is no vector",
             code="bad_vector",
             entity=entity,
-            expected=f"finite numbers up to {FARTHEST:g}, under cosine not all of them 0",
+            expected=f"finite numbers up to {FARTHEST:g}" + ("" if may_be_nought else ", not all of them 0"),
             found=repr(odd) if odd is not None else "only 0",
             hint="Look at what made the vector",
         )

@@ -6,14 +6,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from bus.domain import directive as ask
-from bus.domain.task_requests import Happening
 from bus.errors import NotFound
-from projections.query import Reader, answers, sought, utc
-from projections.views.history import shown
-
-HISTORY = 300
-BRIEF = 1_000
-"""Of long bodies a history shows the beginning."""
+from projections.query import Reader, answers, utc
+from projections.views.history import HISTORY, happenings
 
 
 def _rows(reader: Reader, where: str, params: Sequence[Any], limit: int) -> list[ask.DirectiveRow]:
@@ -80,11 +75,6 @@ def show(reader: Reader, request: ask.Show) -> ask.DirectiveDetail:
             hint="`bus directive list` shows them",
         )
     changed = reader.rows(f"select seq_from from {reader.history('directive')} where kid = {kid}")
-    latest = sorted(seq for (seq,) in changed)[-HISTORY:]
-    sql = f"select seq, time, type, agent, data from {reader.at('event')} where seq in {sought(latest)} order by seq"
-    history = [
-        Happening(seq=seq, time=utc(time), type=type_, agent=agent, data=shown(data, BRIEF))
-        for seq, time, type_, agent, data in reader.rows(sql)
-    ]
+    history = happenings(reader, sorted(seq for (seq,) in changed)[-HISTORY:])
     (directive,) = _rows(reader, f"kid = {kid}", (), 1)
     return ask.DirectiveDetail(seq=reader.seq, time=reader.time_of(reader.seq), directive=directive, history=history)

@@ -1,4 +1,4 @@
-"""The log as a list: every event there ever was, with what you may not see left out of it.
+"""The log as a list: every event there ever was, with what you may not see left out; and the history of one thing.
 
 Rules:
 * An event addressed to others only is listed, because it happened and takes a seq, but its body is not shown.
@@ -8,19 +8,24 @@ Rules:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import msgspec
 
 from bus.domain import log
 from bus.domain.merge import is_deeper
-from projections.query import Reader, answers, utc
+from bus.domain.task_requests import Happening
+from projections.query import Reader, answers, sought, utc
 
 DEPTH = 100
 """A body that is nested more deeply is shown as text: no program could read the answer."""
 TEXT = 1_000
 """Longer texts of headers, and of bodies that are no JSON, are cut."""
+HISTORY = 300
+"""Who looks at one thing is shown so many of its events, the newest."""
+BRIEF = 1_000
+"""And so much of the body of each."""
 COLUMNS = "seq, time, type, namespace, entity, agent, causes, correlation, data, problem"
 
 
@@ -47,6 +52,18 @@ def shown(data: str, most: int | None = None) -> Any:
         except msgspec.MsgspecError:
             pass
     return cut(data, TEXT if most is None else most)
+
+
+def happenings(reader: Reader, seqs: Collection[int]) -> list[Happening]:
+    """These events as a history shows them, oldest first."""
+    if not seqs:
+        return []
+    sql = f"select seq, time, type, agent, data from {reader.at('event')} where seq in {sought(seqs)}"
+    # Sorted here: the database would take longer to plan it than it takes.
+    return [
+        Happening(seq=seq, time=utc(time), type=type_, agent=agent, data=shown(data, BRIEF))
+        for seq, time, type_, agent, data in sorted(reader.rows(sql))
+    ]
 
 
 def _row(row: tuple[Any, ...], most: int | None) -> log.LogRow:

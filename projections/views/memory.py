@@ -20,13 +20,10 @@ from bus.domain.task_requests import Happening
 from bus.errors import NotFound
 from bus.model import Entry
 from bus.subjects import TENANT
-from projections.query import Reader, answers, escaped, sought, utc
+from projections.query import Reader, answers, escaped
 from projections.schema import naive
-from projections.views.history import shown
+from projections.views.history import HISTORY, happenings
 
-HISTORY = 300
-BRIEF = 1_000
-"""Of long bodies a history shows the beginning."""
 HERE = f"namespace in (?, '{TENANT}')"
 """A SQL predicate with the namespace as its parameter."""
 RULES = CATEGORIES[:-1]
@@ -133,12 +130,7 @@ def show(reader: Reader, request: ask.Show) -> ask.MemoryDetail:
 
 def _history(reader: Reader, kid: int) -> list[Happening]:
     changed = reader.rows(f"select seq_from from {reader.history('memory')} where kid = {kid}")
-    latest = sorted(seq for (seq,) in changed)[-HISTORY:]
-    sql = f"select seq, time, type, agent, data from {reader.at('event')} where seq in {sought(latest)} order by seq"
-    return [
-        Happening(seq=seq, time=utc(time), type=type_, agent=agent, data=shown(data, BRIEF))
-        for seq, time, type_, agent, data in reader.rows(sql)
-    ]
+    return happenings(reader, sorted(seq for (seq,) in changed)[-HISTORY:])
 
 
 @answers(ask.List, "memories")

@@ -20,8 +20,8 @@ import numpy as np
 from msgspec.structs import replace
 
 from bus.domain import recall as ask
-from bus.domain.memory_limits import check_embedding
 from bus.domain.tokens import tokens
+from bus.domain.vector import check_finite
 from bus.errors import InvalidRequest
 from bus.subjects import TENANT
 from projections.lexical_index import KINDS, Index, Ints
@@ -71,14 +71,17 @@ class _Search:
         only_memories = request.subject is not None or request.scope is not None or bool(request.where)
         self.kinds = [kind for kind in request.kinds or ask.KINDS if kind == "memory" or not only_memories]
         if request.embedding is not None:
-            check_embedding("question", request.embedding)
+            check_finite(request.embedding, "the question")
+        compares = request.embedding is not None or meant.vector is not None
+        if not compares and meant.why_not is not None:
+            self.legs["dense"] = meant.why_not
         with reader.index() as index:
 
             def nearest(slots: Ints) -> tuple[Ints, Floats]:
                 return self._nearest(index, slots, meant)
 
-            namespaces = (request.namespace, TENANT)
-            self.ranking = Ranking(index, request.query, reader.seq, namespaces, reader.may_see, nearest)
+            namespaces, near = (request.namespace, TENANT), nearest if compares else None
+            self.ranking = Ranking(index, request.query, reader.seq, namespaces, reader.may_see, near)
         if not self.ranking.words:
             self.legs["words"] = "the question has no word to look for"
             if self.legs.get("dense") != ask.ANSWERED:
@@ -102,8 +105,6 @@ class _Search:
             dense = self.reader.dense()
             near = self._compared(dense, meant.vector, slots) if dense is not None else []
             self.legs["dense"] = ask.ANSWERED if dense is not None else "the vectors are being made"
-        elif meant.why_not is not None:
-            self.legs["dense"] = meant.why_not
         return np.array([one.kid for one in near], np.int64), np.array([one.score for one in near])
 
     def _compared(self, held: Nearby, numbers: Numbers, kids: Kids) -> list[Near]:

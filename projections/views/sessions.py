@@ -16,7 +16,6 @@ import msgspec
 from bus.domain import session_requests as ask
 from bus.domain.memory import metadata_text
 from bus.domain.session import Session, SessionAdded, own_key, readers
-from bus.domain.task_requests import Happening
 from bus.domain.tokens import tokens
 from bus.errors import NotFound
 from bus.events import Event
@@ -24,7 +23,7 @@ from bus.model import Entry
 from projections.query import Reader, answers, sought, utc
 from projections.schema import FactTable, FactView, audience
 from projections.views.events import stored_at
-from projections.views.history import shown
+from projections.views.history import happenings
 from projections.views.messages import place_of
 
 TURN = FactTable(
@@ -46,8 +45,6 @@ TURN = FactTable(
 )
 """`session` is the key of the session, `dimension` that of the turn's embedding (0: it has none)."""
 COLUMNS = "seq, time, role, agent, content, tokens, metadata"
-BRIEF = 1_000
-"""Of long bodies a history shows the beginning; `messages` has all of it."""
 
 
 def fold(event: Event) -> Iterable[tuple[str, tuple[Any, ...]]]:
@@ -249,10 +246,6 @@ def history(reader: Reader, request: ask.History) -> ask.Happenings:
         select seq from ({changed} union select seq from {reader.at("session_turn")} where {known.turns})
         where seq > {request.since or 0}{until} order by seq {order} limit {request.limit}"""
     seqs = [seq for (seq,) in reader.rows(sql, known.params)]
-    said = f"select seq, time, type, agent, data from {reader.at('event')} where seq in {sought(seqs)}"
-    found = [
-        Happening(seq=seq, time=utc(time), type=type_, agent=agent, data=shown(data, BRIEF))
-        for seq, time, type_, agent, data in sorted(reader.rows(said) if seqs else [])
-    ]
+    found = happenings(reader, seqs)
     more = found[-1].seq if found else request.since
     return ask.Happenings(seq=reader.seq, time=reader.time_of(reader.seq), history=found, next=more)

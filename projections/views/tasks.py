@@ -18,12 +18,9 @@ from bus.domain.needs import Needs
 from bus.domain.task import Task
 from bus.errors import NotFound
 from bus.model import Entry
-from projections.query import Reader, answers, listed, sought, utc
+from projections.query import Reader, answers, listed
 from projections.schema import naive
-from projections.views.history import shown
-
-HISTORY = 300
-BRIEF = 1_000
+from projections.views.history import HISTORY, happenings
 
 
 def own(reader: Reader) -> str:
@@ -121,13 +118,7 @@ def _history(reader: Reader, namespace: str, task: str) -> list[ask.Happening]:
         if (kid := reader.kid(table, namespace, task)) is not None:
             versions = reader.rows(f"select seq_from from {reader.history(table)} where kid = {kid}")
             changed += [seq for (seq,) in versions]
-    latest = sorted(changed)[-HISTORY:]
-    sql = f"select seq, time, type, agent, data from {reader.at('event')} where seq in {sought(latest)}"
-    # Sorted here: the database would take longer to plan it than it takes.
-    return [
-        ask.Happening(seq=seq, time=utc(time), type=type_, agent=agent, data=shown(data, BRIEF))
-        for seq, time, type_, agent, data in sorted(reader.rows(sql))
-    ]
+    return happenings(reader, sorted(changed)[-HISTORY:])
 
 
 @answers(ask.List, "tasks")

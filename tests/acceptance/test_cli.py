@@ -193,6 +193,8 @@ def test_a_reader_that_goes_away_is_no_error(repo: Repo) -> None:
 
 
 def test_the_log_is_listed_whole_when_a_range_is_asked_for(repo: Repo) -> None:
+    task = repo.ok("task", "open", "counted", "--as", "atlas")["task"]
+    repo.ok("claim", task, "--as", "atlas")
     head = repo.ok("call", "log.list", stdin=b"")["seq"]
     whole = repo.bus("log", "--from", "1", "--to", str(head), "--json").lines
     assert [line["seq"] for line in whole] == list(range(1, head + 1))

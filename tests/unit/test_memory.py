@@ -151,9 +151,9 @@ def test_bridges_are_refused_until_there_are_some(stage: Stage) -> None:
         (Write(content="x", valid_from=NEXT, valid_to=DAY), "bad_validity"),
         (Write(content="x", valid_from=DAY, valid_to=DAY), "bad_validity"),
         (Write(content="x", metadata={"a": "x" * 16_000}), "too_large"),
-        (Write(content="x", embedding=(1.0, float("nan"))), "bad_embedding"),
-        (Write(content="x", embedding=(float("inf"),)), "bad_embedding"),
-        (Write(content="x", embedding=(1e200,)), "bad_embedding"),
+        (Write(content="x", embedding=(1.0, float("nan"))), "bad_vector"),
+        (Write(content="x", embedding=(float("inf"),)), "bad_vector"),
+        (Write(content="x", embedding=(1e200,)), "bad_vector"),
     ],
 )
 def test_what_no_entry_can_say_is_refused(stage: Stage, request_: Write, code: str) -> None:

@@ -61,8 +61,8 @@ def test_the_state_says_which_event_brought_the_vector() -> None:
 
 @pytest.mark.parametrize("numbers", [(0.0, 0.0), (1.0, float("nan")), (float("inf"),), (1e31, 1.0)])
 async def test_what_is_no_vector_is_refused(one: Desk, numbers: tuple[float, ...]) -> None:
-    Stage().refused("atlas", Write(content="x", embedding=numbers), "bad_embedding", InvalidRequest)
-    error = await caught(one.see("nova", Recall(query="x", embedding=numbers)), InvalidRequest, "bad_embedding")
+    Stage().refused("atlas", Write(content="x", embedding=numbers), "bad_vector", InvalidRequest)
+    error = await caught(one.see("nova", Recall(query="x", embedding=numbers)), InvalidRequest, "bad_vector")
     assert error.problem.expected
     assert error.problem.hint
 

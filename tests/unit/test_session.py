@@ -142,7 +142,7 @@ def test_what_no_event_can_hold_is_refused(stage: Stage) -> None:
 def test_embeddings_of_a_session_have_one_dimension(stage: Stage) -> None:
     for numbers in ((float("nan"),), (1.0, float("inf")), (0.0, 0.0), (1e300,)):
         odd = Add(session="s", role="user", content="x", embedding=numbers)
-        stage.refused("atlas", odd, "bad_embedding", InvalidRequest)
+        stage.refused("atlas", odd, "bad_vector", InvalidRequest)
     add(stage, "one", embedding=(1.0, 2.0))
     assert state(stage).dimension == 2
     three = Add(session="s", role="user", content="x", embedding=(1.0, 2.0, 3.0))
