@@ -33,8 +33,9 @@ EXACT = 10_000
 FORMAT = 1
 GROW = 256
 """Rows that the graph takes at a time."""
-SAVE_ROWS = 10_000
-"""The graph is written whenever so many rows have come."""
+SAVE_ROWS, SAVE_REST = 10_000, 1_000
+"""The graph is written whenever so many rows have come, and when so many have and there are no more for now: a row that
+is not in the file takes milliseconds at the next start."""
 MORE, MOST = 4, 256
 """The graph is asked for so many times the wanted number first, and at most."""
 LEAST = 40
@@ -176,9 +177,10 @@ class Collected:
         upto = min(size, done + GROW)
         if done < upto:
             graph.add(np.arange(done, upto, dtype=np.uint64), self._matrix.values[done:upto], threads=1)
-        if upto >= self._saved + SAVE_ROWS:
+        more = upto < self.size
+        if upto >= self._saved + (SAVE_ROWS if more else SAVE_REST):
             self._save(path, upto)
-        return upto < self.size
+        return more
 
     def _new(self) -> Graph:
         return Graph(ndim=self.dimension, metric=_METRICS[self.metric], dtype="f16")

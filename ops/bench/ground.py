@@ -37,6 +37,8 @@ RAW_PREFIX = "log.bench.raw.0"
 """Four tokens are the log's subjects; one more is the raw stream's."""
 IDLE_DAEMON = [sys.executable, "-c", "import sys; print('idle', flush=True); sys.stdin.read()"]
 STEADY_S = 600.0
+IDLE = 0.1
+"""A daemon that takes less of a processor has nothing to do but to look whether there is anything."""
 
 
 class Usage(msgspec.Struct, frozen=True):
@@ -79,6 +81,19 @@ class Ground:
         process = psutil.Process(self.pid(name))
         times = process.cpu_times()
         return Usage(times.user + times.system, process.memory_info().rss)
+
+    def settle(self) -> None:
+        """Return when the daemon has nothing to do any more: what it makes after a start or after many events is not
+        to be measured beside what it answers."""
+        before = self.usage("daemon").cpu_s
+        deadline = time.monotonic() + STEADY_S
+        while time.monotonic() < deadline:
+            time.sleep(1.0)
+            now = self.usage("daemon").cpu_s
+            if now - before < IDLE:
+                return
+            before = now
+        raise RuntimeError("the daemon has not come to rest")
 
     def raw_credentials(self) -> Credentials:
         """A user with a daemon's rights, for publishing past the bus."""

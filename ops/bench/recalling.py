@@ -135,12 +135,18 @@ async def ask(spec: Spec) -> AsyncIterator[Result | None]:
 
 
 async def keep(spec: Spec) -> AsyncIterator[Result | None]:
-    """From a memory written to its being recalled, and reading a value."""
+    """From a memory written to its being recalled; reading a value right after that, and with nothing beside it."""
     async with bus_of(spec) as bus:
         await bus.call(kv.Set(key="plan", value={"step": 1}))
         yield None
         watch = Watch()
-        took: dict[str, list[float]] = {"recallable": [], "get": [], "write": []}
+        took: dict[str, list[float]] = {"recallable": [], "get": [], "get beside": [], "write": []}
+
+        async def get(kind: str) -> None:
+            start = clock()
+            await bus.call(kv.Get(key="plan"))
+            took[kind].append(clock() - start)
+
         for number in range(spec["count"]):
             start, word = clock(), f"unheard{number}of"
             await bus.call(Write(content=f"something {word} here"))
@@ -148,9 +154,9 @@ async def keep(spec: Spec) -> AsyncIterator[Result | None]:
             while not (await bus.call(Recall(query=word, k=1))).hits:
                 pass
             took["recallable"].append(clock() - start)
-            start = clock()
-            await bus.call(kv.Get(key="plan"))
-            took["get"].append(clock() - start)
+            await get("get beside")
+        for _ in range(spec["count"]):
+            await get("get")
         yield watch.result(**took)
 
 

@@ -7,6 +7,7 @@ import random
 from collections.abc import Sequence
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 from structlog.testing import capture_logs
@@ -116,11 +117,23 @@ def few(monkeypatch: pytest.MonkeyPatch) -> None:
     """What counts as many is less here."""
     monkeypatch.setattr(vectors, "EXACT", 100)
     monkeypatch.setattr(vectors, "SAVE_ROWS", 200)
+    monkeypatch.setattr(vectors, "SAVE_REST", 30)
 
 
 def grown(collected: Collected, path: Path) -> None:
     while collected.grow(path):
         pass
+
+
+@pytest.mark.usefixtures("few")
+def test_little_of_a_graph_is_to_be_made_again_at_the_next_start(tmp_path: Path) -> None:
+    path, chance = tmp_path / "g" / "x.usearch", np.random.default_rng(3)
+    collected = Collected(4, "cosine")
+    for upto, kept in ((300, 300), (320, 300), (340, 340)):
+        for n in range(collected.size, upto):
+            collected.put(n, n + 1, chance.normal(size=4).tolist())
+        grown(collected, path)
+        assert msgspec.json.decode(path.with_suffix(".usearch.json").read_bytes())["rows"] == kept
 
 
 @pytest.mark.usefixtures("few")
