@@ -6,12 +6,15 @@ them into state. It knows nothing of tables (`projections`) or doors (`cli`).
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
+TYPE_CHECKING = False
+"""That of `typing`, which takes its time to import: `bus --version` needs this file and nothing else."""
 if TYPE_CHECKING:
+    from typing import Any
+
     from bus.client import Bus as Bus
 
-__all__ = ["Bus"]
+__all__ = ["Bus", "__version__"]
+__version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> Any:

@@ -1,12 +1,18 @@
-"""A logger for what thin clients import.
+"""What thin clients import when they need it: a logger, and parts of other packages.
 
-Rule: structlog is imported when there is something to say. Importing it takes longer than asking a daemon does, and
-most clients ask once.
+Rules:
+* structlog is imported when there is something to say. Importing it takes longer than asking a daemon does, and most
+  clients ask once.
+* A package that imports a part of itself that we do not use is imported without it (`import_without`). For whoever
+  does use that part, in this process and at any time, it is there as always.
 """
 
 from __future__ import annotations
 
 import sys
+from contextlib import suppress
+from importlib import import_module
+from types import ModuleType
 from typing import Any
 
 _level = "warning"
@@ -48,3 +54,29 @@ def _configure() -> None:
         # Looked up each time: a program may have put another standard error in its place.
         logger_factory=lambda *names: structlog.PrintLogger(sys.stderr),
     )
+
+
+def import_without(module: str, part: str) -> None:
+    """Import `module`, which says `import <part>` and uses that only later, without it: `part` (`package.name`) is
+    imported when its package is first asked for that name, or by whoever imports it."""
+    package, _, name = part.rpartition(".")
+    if part in sys.modules or package in sys.modules:
+        return
+    stand_in = sys.modules[part] = ModuleType(part)
+    try:
+        # A version that does need it fails here, and is imported whole by the import statement that follows.
+        with suppress(ImportError, AttributeError):
+            import_module(module)
+            vars(sys.modules[package])["__getattr__"] = _first_use(package, name)
+    finally:
+        if sys.modules.get(part) is stand_in:
+            del sys.modules[part]
+
+
+def _first_use(package: str, name: str) -> Any:
+    def absent(asked: str) -> Any:
+        if asked == name:
+            return import_module(f"{package}.{name}")
+        raise AttributeError(f"module {package!r} has no attribute {asked!r}")
+
+    return absent

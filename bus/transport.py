@@ -21,16 +21,17 @@ from typing import Any
 
 import anyio
 import msgspec
-from nats.aio.client import Client, RawCredentials
-from nats.aio.transport import TcpTransport
-from nats.errors import ConnectionClosedError, ProtocolError
-from nats.errors import Error as NatsError
 
 from bus.clock import RandomIds
 from bus.errors import BusError, InvalidRequest, NotAllowed, Unavailable
-from bus.late import Logger
+from bus.late import Logger, import_without
 from bus.replies import Replies, answered, broken
 from bus.wire import Message, Parser, publish_command
+
+import_without("nats.aio.client", "nats.js")  # Nobody here uses it, and it takes longer to import than all the rest.
+from nats import errors as nats_errors  # noqa: E402
+from nats.aio.client import Client, RawCredentials  # noqa: E402
+from nats.aio.transport import TcpTransport  # noqa: E402
 
 __all__ = ["Connection", "Counters", "Message", "Subscription", "connect"]
 
@@ -84,7 +85,7 @@ class _Parser(Parser):
         try:
             await super().parse(data)
         except (ValueError, IndexError, msgspec.MsgspecError) as error:
-            raise ProtocolError(repr(error)) from error  # The one error for which nats-py connects anew.
+            raise nats_errors.ProtocolError(repr(error)) from error  # The one error for which nats-py connects anew.
 
 
 class _Tcp(TcpTransport):
@@ -119,8 +120,7 @@ class _Client(Client):
         self.tcp = _Tcp()  # type: ignore[no-untyped-call]
         self._transport = self.tcp
         self._ps = _Parser(self.subscriptions, self.on_operation)  # type: ignore[assignment]
-        self._on_lost = on_lost
-        self._on_denied = on_denied
+        self._on_lost, self._on_denied = on_lost, on_denied
         self._flushing = False
         self.problem: Exception = ConnectionError("the connection broke")
 
@@ -176,7 +176,7 @@ class _Client(Client):
             self._on_denied(denied[1].lower(), denied[2])
             return
         self.counters.slow += "slow consumer" in err_msg.lower()
-        await self._process_op_err(NatsError(err_msg))
+        await self._process_op_err(nats_errors.Error(err_msg))
 
     async def _process_op_err(self, e: Exception) -> None:
         if not (self.is_closed or self.is_reconnecting):
@@ -283,9 +283,9 @@ class Connection:
         subscription = Subscription(self._client, subject, callback, on_lost)
         try:
             raw = await self._client.subscribe(subject, queue=queue)
-        except ConnectionClosedError:
+        except nats_errors.ConnectionClosedError:
             raise Unavailable("the connection is closed", code="closed") from None
-        except NatsError:
+        except nats_errors.Error:
             raise InvalidRequest("bad subject", code="bad_subject", found=repr(subject)) from None
         subscription.sid = raw._id
         self._client.subscriptions[str(raw._id)] = subscription

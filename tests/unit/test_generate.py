@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -337,8 +339,27 @@ def test_help_imports_nothing_heavy(words: list[str]) -> None:
 def test_the_version_imports_nothing() -> None:
     import subprocess
 
-    program = "import sys; sys.argv = ['bus', '--version']; from cli.main import run; run(); print(*sys.modules)"
+    program = "import sys; known = {*sys.modules}; sys.argv = ['bus', '--version']; from cli.main import run; run(); "
+    program += "print(*{*sys.modules} - known)"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     said, imported = done.stdout.splitlines()
-    assert said.startswith("bus ")
-    assert set(imported.split()).isdisjoint({"typer", "msgspec", "bus", "asyncio", *HEAVY})
+    assert re.fullmatch(r"bus \d+\.\d+\.\d+\w*", said)
+    assert set(imported.split()) == {"cli", "cli.main", "bus", "gc", "__future__"}
+
+
+def test_a_command_ends_when_everything_is_said() -> None:
+    import subprocess
+
+    program = "import atexit, sys; atexit.register(print, 'taken apart'); sys.argv = ['bus', {}]; "
+    program += "from cli.main import run; run()"
+    for word, code, said in (("--help", 0, b"Usage: bus"), ("nonsense", 2, b"no command")):
+        done = subprocess.run([sys.executable, "-c", program.format(repr(word))], capture_output=True, check=False)
+        assert done.returncode == code
+        assert said in done.stdout + done.stderr
+        assert b"taken apart" not in done.stdout
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(
+            [sys.executable, "-c", program.format("'--help'")], stdout=full, stderr=subprocess.PIPE, check=False
+        )
+    assert done.returncode == 1
+    assert b"No space left" in done.stderr

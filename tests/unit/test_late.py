@@ -1,9 +1,10 @@
-"""What clients note for themselves: where it goes, and how much of it."""
+"""What clients note for themselves, and packages they import without a part of them."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -31,3 +32,47 @@ def test_what_is_said_goes_to_standard_error(before: str, between: str, said: li
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout == ""
     assert [text for text in ("a warning", "a detail") if text in done.stderr] == said
+
+
+PACKAGE = {
+    "pack/__init__.py": "from pack.core import use\n",
+    "pack/core.py": "import pack.part\n\ndef use():\n    return pack.part.VALUE\n",
+    "pack/part/__init__.py": "from pack.part.inner import VALUE\n",
+    "pack/part/inner.py": "VALUE = 7\n",
+}
+WITHOUT = """
+import sys
+from bus.late import import_without
+import_without("pack.core", "pack.part")
+"""
+
+
+@pytest.mark.parametrize(
+    ("core", "script"),
+    [
+        ("", "import pack; assert 'pack.part' not in sys.modules; assert pack.use() == 7 == pack.part.VALUE"),
+        ("", "from pack.part.inner import VALUE; import pack; assert vars(pack)['part'].VALUE is VALUE; pack.use()"),
+        ("", "import pack.part; assert pack.part is sys.modules['pack.part']; assert pack.part.inner.VALUE == 7"),
+        ("", "import pack; assert not hasattr(pack, 'other')"),
+        ("", "import_without('pack.core', 'pack.part'); import pack; assert pack.use() == 7"),
+        # A version that needs the part at once.
+        ("from pack.part import VALUE\n", "import pack.core; assert 'pack.part.inner' in sys.modules; pack.core.use()"),
+        ("VALUE = pack.part.VALUE\n", "import pack.core; assert pack.core.VALUE == 7"),
+    ],
+)
+def test_a_part_that_is_left_out_is_there_when_it_is_used(tmp_path: Path, core: str, script: str) -> None:
+    for name, text in PACKAGE.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text + (core if name == "pack/core.py" else ""))
+    program = f"import sys; sys.path.append({str(tmp_path)!r}){WITHOUT}{script}"
+    subprocess.run([sys.executable, "-c", program], check=True)
+
+
+def test_what_somebody_has_imported_is_left_as_it_is() -> None:
+    script = "import nats.js, sys; known = sys.modules['nats.js']; import bus.transport; assert nats.js is known"
+    subprocess.run([sys.executable, "-c", script], check=True)
+
+
+def test_jetstream_of_the_nats_package_is_there_for_who_uses_it() -> None:
+    script = "import bus.transport; import nats; nats.js.api.Header; from nats.js.api import Header; Header.STATUS"
+    subprocess.run([sys.executable, "-c", script], check=True)
