@@ -80,7 +80,7 @@ def token(text: str) -> str:
 
 
 def untoken(encoded: str) -> str:
-    return unquote(encoded)
+    return unquote(encoded) if "%" in encoded else encoded
 
 
 @lru_cache(maxsize=1 << 16)

@@ -336,6 +336,7 @@ def as_event(draft: Draft, seq: int) -> Event:
     return Event(
         seq=seq,
         time_ns=0,
+        subject=draft.subject,
         namespace=draft.namespace,
         family=draft.family,
         bucket=draft.bucket,

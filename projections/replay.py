@@ -32,7 +32,7 @@ from bus.log import Log
 from bus.model import Family
 from bus.operation import CODEC, FAMILIES
 from bus.world import World
-from projections.batch import CHAIN_START, Projection
+from projections.batch import CHAIN_START, SLICE_EVENTS, Projection
 from projections.reader import Reader
 from projections.schema import FactTable, Row, Schema
 from projections.store import FILE, Store
@@ -119,12 +119,13 @@ class Replay:
         # Nothing made here forms a cycle; looking for cycles among all of it would take a fifth of the time.
         gc.disable()
         try:
-            for record in records:
-                event = decode(record)
-                rows.take(record, event, fold(event))
-                if isinstance(event.fact, LogSealed):
-                    self._check(event.seq, event.fact)
-                self._digests += rows.chain
+            for start in range(0, len(records), SLICE_EVENTS):
+                part = records[start : start + SLICE_EVENTS]
+                events = [decode(record) for record in part]
+                self._digests += b"".join(rows.take(part, events, [fold(event) for event in events]))
+                for event in events:
+                    if isinstance(event.fact, LogSealed):
+                        self._check(event.seq, event.fact)
         finally:
             gc.enable()
         del self._digests[: max(0, len(self._digests) // 32 - CHAIN_KEPT) * 32]
@@ -141,7 +142,7 @@ class Replay:
 
     def _check(self, seq: int, seal: LogSealed) -> None:
         start = (seal.upto - self._digests_after - 1) * 32
-        if 0 <= start < len(self._digests):
+        if 0 <= start < len(self._digests) and seal.upto < seq:
             self.seals += 1
             fits = self._digests[start : start + 32].hex() == seal.head
         elif seal.upto == 0:

@@ -46,6 +46,8 @@ Row = tuple[Any, ...]
 FoldRows = Callable[[Event], Iterable[tuple[str, Row]]]
 
 _INTERVAL = ("kid", "seq_from", "seq_to", "namespace")
+_OWN = len(_INTERVAL) + 1
+"""The scalars of a state stand behind these columns and the one with its key."""
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,62}")
 
 READERS: Mapping[type[State], Callable[[str, Any], Sequence[str] | None]] = MappingProxyType(
@@ -141,6 +143,7 @@ class ItemTable(Table):
 
     def __init__(self, entity: str, attribute: str, column: str, item: str, value: str | None, readers: bool) -> None:
         self.attribute = attribute
+        self.of: Callable[[State], Any] = attrgetter(attribute)
         self.is_mapping = value is not None
         self.empty: Any = {} if self.is_mapping else frozenset()
         values = [("value", value)] if value is not None else []
@@ -161,7 +164,7 @@ class EntityTable(Table):
         self.readers = READERS.get(state)
         scalars, self.items = _split(state, self.readers is not None)
         self._attributes = tuple(field.attribute for field in scalars)
-        self._times = tuple(i for i, field in enumerate(scalars) if field.sql == "TIMESTAMP")
+        self._times = tuple(i for i, field in enumerate(scalars, _OWN) if field.sql == "TIMESTAMP")
         self._get = _getter(self._attributes)
         fields = [(field.column, field.sql) for field in scalars]
         super().__init__(state.table, [*_interval(state.table), *fields, *_ends(self.readers is not None)])
@@ -172,24 +175,20 @@ class EntityTable(Table):
 
     def row(self, kid: int, since: int, namespace: str, key: str, state: Any) -> Row:
         """The open row of one version that began with event `since`."""
-        values = self._get(state)
-        if self._times:
-            listed = list(values)
-            for i in self._times:
-                if listed[i] is not None:
-                    listed[i] = naive(listed[i])
-            values = tuple(listed)
-        if self.readers is None:
-            return (kid, since, OPEN, namespace, key, *values)
-        return (kid, since, OPEN, namespace, key, *values, audience(self.readers(key, state)))
+        values = [kid, since, OPEN, namespace, key, *self._get(state)]
+        for i in self._times:
+            if values[i] is not None:
+                values[i] = naive(values[i])
+        if self.readers is not None:
+            values.append(audience(self.readers(key, state)))
+        return tuple(values)
 
     def state(self, row: Sequence[Any], items: Mapping[str, Any]) -> Any:
         """The state that `row` was made from. `items` maps an attribute to its collection; a missing one is empty."""
-        values: dict[str, Any] = dict(zip(self._attributes, row[5:], strict=False))
+        values: dict[str, Any] = dict(zip(self._attributes, row[_OWN:], strict=False))
         for i in self._times:
-            value = values[self._attributes[i]]
-            if value is not None:
-                values[self._attributes[i]] = value.replace(tzinfo=UTC)
+            if row[i] is not None:
+                values[self._attributes[i - _OWN]] = row[i].replace(tzinfo=UTC)
         for table in self.items:
             values[table.attribute] = items.get(table.attribute, table.empty)
         return self.state_type(**values)

@@ -13,7 +13,7 @@ from bench.crew import Result
 from bus.jetstream import JetStreamLog
 from bus.operation import CODEC, FAMILIES
 from bus.world import World
-from projections.batch import Projection
+from projections.batch import SLICE_EVENTS, Projection
 from projections.replay import BATCH_EVENTS, fold_log
 from projections.schema import Schema, discover
 from projections.store import FILE, Store
@@ -48,31 +48,33 @@ async def _stages(
     took, cpu = dict.fromkeys(STAGES, 0.0), dict.fromkeys(STAGES, 0.0)
     world, rows = World(FAMILIES), Projection(schema)
     store = Store(scratch / FILE, schema, durable=False)
+    wall_s, cpu_s = time.perf_counter(), time.process_time()
 
-    def clock() -> tuple[float, float]:
-        return time.perf_counter(), time.process_time()
+    def ended(stage: str) -> None:
+        nonlocal wall_s, cpu_s
+        now_s, used_s = time.perf_counter(), time.process_time()
+        took[stage] += now_s - wall_s
+        cpu[stage] += used_s - cpu_s
+        wall_s, cpu_s = now_s, used_s
 
     waiting = []
-    start = clock()
     async for records in log.read(0, upto):
         waiting += records
         if len(waiting) < BATCH_EVENTS and records[-1].seq < upto:
             continue
-        times = [start, clock()]
-        found = [CODEC.decode(record) for record in waiting]
-        times.append(clock())
-        changes = [world.fold(event) for event in found]
-        times.append(clock())
-        for record, event, change in zip(waiting, found, changes, strict=True):
-            rows.take(record, event, change)
+        ended("read")
+        for start in range(0, len(waiting), SLICE_EVENTS):
+            part = waiting[start : start + SLICE_EVENTS]
+            found = [CODEC.decode(record) for record in part]
+            ended("decode")
+            changes = [world.fold(event) for event in found]
+            ended("fold")
+            rows.take(part, found, changes)
+            ended("rows")
         batch = rows.cut()
-        times.append(clock())
+        ended("rows")
         store.commit(batch)
-        times.append(clock())
-        for name, before, after in zip(took, times, times[1:], strict=False):
-            took[name] += after[0] - before[0]
-            cpu[name] += after[1] - before[1]
+        ended("store")
         waiting = []
-        start = clock()
     await store.close()
     return took, cpu

@@ -107,6 +107,7 @@ def _rows_of(family: Family, fact: type[Fact]) -> list[str]:
     event = Event(
         seq=41,
         time_ns=0,
+        subject="",
         namespace="default",
         family=family.name,
         bucket=0,

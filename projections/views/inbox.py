@@ -45,53 +45,54 @@ ADDRESSED = FactTable(
 
 def fold(event: Event) -> Iterable[tuple[str, tuple[Any, ...]]]:
     """A row for everybody to whom `event` is addressed, and for each reason."""
-    rows = list(_rows(event))
+    rows = [_row(event, *told) for told in _told(event) if told[0] != event.agent]
     # Whatever an administrator wrote: nobody is told of one thing twice.
     return dict.fromkeys(rows) if len(rows) > 1 else rows
 
 
-def _rows(event: Event) -> Iterable[tuple[str, tuple[Any, ...]]]:
-    fact = event.fact
+def _told(event: Event) -> Iterable[tuple[str, str, str | None]]:
+    """(to whom, why, the notice that is shown where it is not the message itself)"""
+    fact, key = event.fact, event.entity
     if isinstance(fact, message.Posted):
-        if isinstance(fact, dm.DmPosted):
-            yield from _row(event, fact.to, "dm")
-        for name in fact.mentions:
-            yield from _row(event, name, "mention")
-        if fact.reply_to_agent is not None:
-            yield from _row(event, fact.reply_to_agent, "reply")
-    elif isinstance(fact, task.TaskOffered):
-        yield from _row(event, fact.to, "notice", f"{event.agent} offers you task {event.entity}: {fact.notes}")
-    elif isinstance(fact, task.TaskHandedOff):
-        yield from _row(event, fact.to, "notice", f"{fact.frm} handed you task {event.entity}: {fact.notes}")
-        yield from _row(event, fact.frm, "notice", f"{fact.to} took over task {event.entity}")
-    elif isinstance(fact, task.TaskExpired):
-        yield from _row(event, fact.owner, "notice", f"your lease on task {event.entity} has ended")
-    elif isinstance(fact, task.TaskCancelled) and fact.owner is not None:
-        told = f"{event.agent} cancelled task {event.entity}, which you held: {fact.reason}"
-        yield from _row(event, fact.owner, "notice", told)
-    else:
-        for to, reason, notice in notices(event):
-            yield from _row(event, to, reason, notice)
+        return _addressed(fact)
+    if isinstance(fact, task.TaskOffered):
+        return [(fact.to, "notice", f"{event.agent} offers you task {key}: {fact.notes}")]
+    if isinstance(fact, task.TaskHandedOff):
+        return [
+            (fact.to, "notice", f"{fact.frm} handed you task {key}: {fact.notes}"),
+            (fact.frm, "notice", f"{fact.to} took over task {key}"),
+        ]
+    if isinstance(fact, task.TaskExpired):
+        return [(fact.owner, "notice", f"your lease on task {key} has ended")]
+    if isinstance(fact, task.TaskCancelled) and fact.owner is not None:
+        return [(fact.owner, "notice", f"{event.agent} cancelled task {key}, which you held: {fact.reason}")]
+    return notices(event)
 
 
-def _row(event: Event, to: str, reason: str, notice: str | None = None) -> Iterable[tuple[str, tuple[Any, ...]]]:
-    if to != event.agent:
-        yield (
-            "addressed",
-            (
-                event.seq,
-                stored_at(event),
-                inbox_of(to),
-                to,
-                reason,
-                place_of(event.family, event.namespace, event.entity) if notice is None else None,
-                event.agent,
-                event.namespace,
-                event.entity if event.family == "task" else None,
-                notice,
-                f"|{to}|",
-            ),
-        )
+def _addressed(fact: message.Posted) -> list[tuple[str, str, str | None]]:
+    told: list[tuple[str, str, str | None]] = [(name, "mention", None) for name in fact.mentions]
+    if isinstance(fact, dm.DmPosted):
+        told.append((fact.to, "dm", None))
+    if fact.reply_to_agent is not None:
+        told.append((fact.reply_to_agent, "reply", None))
+    return told
+
+
+def _row(event: Event, to: str, reason: str, notice: str | None) -> tuple[str, tuple[Any, ...]]:
+    row = (
+        event.seq,
+        stored_at(event),
+        inbox_of(to),
+        to,
+        reason,
+        place_of(event.family, event.namespace, event.entity) if notice is None else None,
+        event.agent,
+        event.namespace,
+        event.entity if event.family == "task" else None,
+        notice,
+        f"|{to}|",
+    )
+    return "addressed", row
 
 
 def inbox_of(agent: str) -> int:

@@ -80,36 +80,35 @@ def audience_of(family: str, entity: str) -> str | None:
     return f"|{'|'.join(dm.readers(entity))}|" if family == "dm" else None
 
 
-def _json(values: Sequence[Any]) -> str | None:
-    return _encode(values).decode() if values else None
+def _json(values: Sequence[Any]) -> str:
+    return _encode(values).decode()
 
 
 def fold(event: Event) -> Iterable[tuple[str, tuple[Any, ...]]]:
     """The rows that a message, an edit or a reaction adds."""
     fact = event.fact
     if isinstance(fact, message.Posted):
-        yield (
-            "message",
-            (
-                event.seq,
-                stored_at(event),
-                place_of(event.family, event.namespace, event.entity),
-                event.namespace,
-                event.family,
-                event.entity,
-                event.agent,
-                fact.text,
-                fact.reply_to,
-                _json(fact.mentions),
-                _json(fact.refs),
-                _json(fact.attachments),
-                audience_of(event.family, event.entity),
-            ),
+        row = (
+            event.seq,
+            stored_at(event),
+            place_of(event.family, event.namespace, event.entity),
+            event.namespace,
+            event.family,
+            event.entity,
+            event.agent,
+            fact.text,
+            fact.reply_to,
+            _json(fact.mentions) if fact.mentions else None,
+            _json(fact.refs) if fact.refs else None,
+            _json(fact.attachments) if fact.attachments else None,
+            audience_of(event.family, event.entity),
         )
-    elif isinstance(fact, message.Edited):
-        yield _touch(event, fact.message, edit=fact.text)
-    elif isinstance(fact, message.Reacted):
-        yield _touch(event, fact.message, emoji=fact.emoji, removed=fact.removed)
+        return (("message", row),)
+    if isinstance(fact, message.Edited):
+        return (_touch(event, fact.message, edit=fact.text),)
+    if isinstance(fact, message.Reacted):
+        return (_touch(event, fact.message, emoji=fact.emoji, removed=fact.removed),)
+    return ()
 
 
 def _touch(

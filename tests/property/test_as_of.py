@@ -385,9 +385,11 @@ class Folding:
         self.rows = Projection(SCHEMA_, self.store.position, self.store.stored_ns, self.store.chain)
 
     def fold(self, records: Sequence[Record]) -> None:
-        for record in records:
-            event = CODEC.decode(record)
-            self.rows.take(record, event, self.world.fold(event))
+        for size in (1, 2, len(records)):  # However the events are cut into slices, the tables are the same.
+            part, records = records[:size], records[size:]
+            if part:
+                events = [CODEC.decode(record) for record in part]
+                self.rows.take(part, events, [self.world.fold(event) for event in events])
         self.store.commit(self.rows.cut())
 
     def killed(self, path: Path) -> Folding:

@@ -45,7 +45,7 @@ class Asking:
         store = self.folding.store
         for record in self.play.log.records[store.position : seq]:
             event = CODEC.decode(record)
-            self.folding.rows.take(record, event, self.folding.world.fold(event))
+            self.folding.rows.take([record], [event], [self.folding.world.fold(event)])
         await store.write(self.folding.rows.cut())
 
     async def ask(self, seq: int, me: str, question: str) -> Any:

@@ -102,7 +102,7 @@ class Desk:
         events = []
         for record in self.leader.log.records[self.tables.position : upto]:
             events.append(event := CODEC.decode(record))
-            self._rows.take(record, event, self._world.fold(event))
+            self._rows.take([record], [event], [self._world.fold(event)])
         if events:
             await self.tables.store.write(self._rows.cut())
             self.api.folded(events)

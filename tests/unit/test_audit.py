@@ -51,7 +51,7 @@ async def store(tmp_path: Path) -> AsyncIterator[Store]:
         rows, world = Projection(opened.schema), World(FAMILIES)
         for record in log.records:
             event = CODEC.decode(record)
-            rows.take(record, event, world.fold(event))
+            rows.take([record], [event], [world.fold(event)])
         await opened.write(rows.cut())
         yield opened
 

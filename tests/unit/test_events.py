@@ -79,6 +79,7 @@ def test_every_field_survives() -> None:
     assert event == Event(
         seq=9,
         time_ns=123,
+        subject="log.default.note.7",
         namespace="default",
         family="note",
         bucket=7,

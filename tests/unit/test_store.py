@@ -86,7 +86,7 @@ class Folding:
     def take(self) -> None:
         record = self.log.records[-1]
         event = CODEC.decode(record)
-        self.rows.take(record, event, self.world.fold(event))
+        self.rows.take([record], [event], [self.world.fold(event)])
 
     def write(self) -> None:
         self.store.commit(self.rows.cut())

@@ -70,7 +70,7 @@ def test_what_cannot_be_read_is_counted_and_moves_the_position(view: Speculation
     world = view.world
     known = as_event(draft("e1", "dev", ChannelOpened()), 1)
     assert world.fold(replace(known, fact=Unknown("why"))) is None
-    assert world.fold(replace(known, seq=2, family="martian")) is None
+    assert world.fold(replace(known, seq=2, subject="log.default.martian.1", family="martian")) is None
     assert (world.position, world.skipped, world.tips[known.subject]) == (2, 2, 1)
     assert world.entry(Channel, "default", "dev") is None
 
