@@ -15,7 +15,7 @@ import gc
 import os
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote
 
 import anyio
@@ -28,12 +28,13 @@ from bus.errors import InvalidRequest, NotFound
 from bus.model import Answer, Operation, PageQuery, Request
 from bus.protocol import Progress
 from cli import answers
-from cli.generate import Common
+from cli.options import Common
 from cli.render import Screen, clean, progress_bar, write_json
 
 if TYPE_CHECKING:
     from bus.client import Bus
 
+T = TypeVar("T")
 FOLLOW_TIMEOUT_S = 86_400.0
 """A follower waits so long for a bus that is down before it gives up."""
 LONG_FAMILIES = ("replay",)
@@ -187,9 +188,9 @@ def show_items(common: Common, screen: Screen, answer: Any) -> None:
     screen.flush()
 
 
-def run(main: Callable[..., Awaitable[None]], *arguments: Any) -> None:
+def run(main: Callable[..., Awaitable[T]], *arguments: Any) -> T:
     """Run one command's coroutine to its end."""
-    anyio.run(main, *arguments)
+    return anyio.run(main, *arguments)
 
 
 def stdin_text() -> str:

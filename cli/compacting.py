@@ -16,7 +16,7 @@ from bus.protocol import Progress
 from cli import asking
 from cli.asking import Asker
 from cli.fields import Field, Typed, fields_of, request_of, value_of
-from cli.generate import Common
+from cli.options import Common
 from cli.render import progress_bar
 
 WAIT = Field(

@@ -4,6 +4,7 @@ Rules:
 * Every command builds the request struct of its operation and shows the answer; what is allowed is not known here.
 * A family's group may have a default verb: `bus inbox` peeks, `bus log` lists, `bus dm nova hello` posts.
 * A family is imported when one of its commands is built: `bus post` does without the others.
+* Only building a command imports typer; what is typed plainly needs none (`cli/words.py`).
 """
 
 from __future__ import annotations
@@ -13,7 +14,6 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import typer
 from msgspec.structs import replace
 
 from bus.errors import InvalidRequest
@@ -21,13 +21,14 @@ from bus.families import MODULES, UNASKED, operation_named, operations_of
 from bus.model import Operation, PageQuery, Query, Request
 from cli import asking
 from cli.fields import Field, Typed, fields_of, request_of
-from cli.generate import Act, Command, Common, make_command, operation_command
-from cli.groups import Group, make_group
+from cli.options import Act, Common
 from cli.render import Screen
 from cli.repository import from_here
 
 if TYPE_CHECKING:
     from bus.domain import inbox, log
+    from cli.generate import Command
+    from cli.groups import Group
 
 DAILY: Mapping[str, tuple[str, str]] = {
     "join": ("channel.join", "become a member of a channel; opens it if need be"),
@@ -124,6 +125,11 @@ def asked(family: str) -> list[Operation]:
     return [operation for operation in operations_of(family) if not operation.internal]
 
 
+def verbs_of(family: str) -> dict[str, Operation]:
+    """The same, by what is typed behind the family's name."""
+    return {operation.verb.replace("_", "-"): operation for operation in asked(family)}
+
+
 def named(name: str) -> Operation:
     """The operation of that name, which exists."""
     operation = operation_named(name)
@@ -133,20 +139,26 @@ def named(name: str) -> Operation:
 
 def command(path: str, operation: Operation) -> Command:
     """The command of an operation that is typed as `bus PATH`."""
+    from cli.generate import operation_command
+
+    made = operation_command(path, operation, *meant(operation))
+    made.epilog = EXAMPLES.get(operation.name, made.epilog)
+    return made
+
+
+def meant(operation: Operation) -> tuple[tuple[Field, ...], Act]:
+    """What may be typed for an operation, and what is then done."""
     if operation.name == "session.compact":
         # No other command needs it.
         from cli import compacting
 
-        fields = (*fields_of(operation), compacting.WAIT)
-        return _sampled(operation_command(path, operation, partial(compacting.act, operation), fields), operation)
+        return (*fields_of(operation), compacting.WAIT), partial(compacting.act, operation)
+    fields = fields_of(operation, {"start": "--from", "end": "--to"} if operation.name == "log.list" else {})
     if operation.name not in FOLLOWED:
-        return _sampled(operation_command(path, operation, partial(_act, operation)), operation)
-    names = {"start": "--from", "end": "--to"} if operation.name == "log.list" else {}
-    fields = fields_of(operation, names)
+        return fields, partial(_act, operation, fields)
     own = (FOLLOW, ACK) if operation.name == "inbox.peek" else (FOLLOW,)
     acts: dict[str, Act] = {"inbox.peek": partial(_inbox, operation, fields), "log.list": partial(_log, fields)}
-    act = acts.get(operation.name, partial(_read, operation, fields))
-    return _sampled(operation_command(path, operation, act, (*fields, *own)), operation)
+    return (*fields, *own), acts.get(operation.name, partial(_read, operation, fields))
 
 
 def daily_command(name: str) -> Command:
@@ -154,22 +166,18 @@ def daily_command(name: str) -> Command:
     return command(name, named(DAILY[name][0]))
 
 
-def _sampled(made: Command, operation: Operation) -> Command:
-    made.epilog = EXAMPLES.get(operation.name, made.epilog)
-    return made
-
-
 def group(family: str) -> Group:
     """The group of a family's commands."""
-    operations = asked(family)
-    verbs = {operation.verb.replace("_", "-"): operation for operation in operations}
+    from cli.groups import make_group
+
+    verbs = verbs_of(family)
     members: dict[str, Callable[[], Any]] = {
         verb: partial(command, f"{family} {verb}", operation) for verb, operation in verbs.items()
     }
     rows = [(verb, summary(operation)) for verb, operation in verbs.items()]
     if family == "replay":
         members = {"run": _replay_command, **members}
-    made = make_group(family, members, _about(family, operations[0]))
+    made = make_group(family, members, _about(family, asked(family)[0]))
     made.sections = lambda: (("Commands", rows),)
     made.default = DEFAULTS.get(family)
     return made
@@ -192,8 +200,8 @@ def summary(operation: Operation) -> str:
 # --- what commands do -----------------------------------------------------------------------------------------------
 
 
-def _act(operation: Operation, common: Common, typed: Typed) -> None:
-    request = from_here(request_of(operation, fields_of(operation), typed, asking.stdin_text))
+def _act(operation: Operation, fields: tuple[Field, ...], common: Common, typed: Typed) -> None:
+    request = from_here(request_of(operation, fields, typed, asking.stdin_text))
     asking.perform(common, operation, request)
 
 
@@ -292,11 +300,13 @@ def _replay_command() -> Command:
     found["limit"] = replace(found["limit"], default="")
     # Waiting for an event makes no sense for a look back.
     fields = tuple(field for name, field in found.items() if name != "wait_s")
+    from cli.generate import make_command
+
     text = "Show the state of a moment: every table's rows and digest, one table's rows, or the answer to a select."
     return make_command("run", fields, partial(_replay, fields), text, EXAMPLES[RUN])
 
 
-def _replay(fields: tuple[Field, ...], common: Common, typed: Typed) -> None:
+def _replay(fields: tuple[Field, ...], common: Common, typed: Typed) -> int:
     chosen = [name for name, key in (("replay.sql", "sql_"), ("replay.table", "table_")) if typed.get(key) is not None]
     from bus.domain import log
 
@@ -315,16 +325,15 @@ def _replay(fields: tuple[Field, ...], common: Common, typed: Typed) -> None:
     if isinstance(request, log.Sql) and typed.get("timeout_s_") is None and common.timeout_s is not None:
         request = replace(request, timeout_s=common.timeout_s)
     assert isinstance(request, Query)
-    asking.run(_replayed, common, operation, request)
+    return asking.run(_replayed, common, operation, request)
 
 
 def _shown(chosen: list[str]) -> str:
     return f"--{chosen[0].partition('.')[2]}" if chosen else "a summary (give --table or --sql)"
 
 
-async def _replayed(common: Common, operation: Operation, request: Query) -> None:
+async def _replayed(common: Common, operation: Operation, request: Query) -> int:
     answer = await asking.ask(common, operation, request)
     asking.show(common, request, answer)
-    if getattr(answer, "equal", None) is False:
-        # What the log says and what the tables say must never differ: it is a defect, and the command ends like one.
-        raise typer.Exit(1)
+    # What the log says and what the tables say must never differ: it is a defect, and the command ends like one.
+    return 1 if getattr(answer, "equal", None) is False else 0

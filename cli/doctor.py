@@ -27,8 +27,9 @@ from bus.home import Home, open_home
 from bus.lifecycle import Helper
 from cli import asking
 from cli.fields import Typed
-from cli.generate import Command, Common, make_command
+from cli.generate import Command, make_command
 from cli.lifecycle import State, embedded, read_daemon, state_of
+from cli.options import Common
 from cli.render import Cell, Screen, size, write_json
 
 Verdict = Literal["ok", "warn", "fail"]

@@ -12,18 +12,18 @@ from __future__ import annotations
 import contextlib
 import inspect
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any, Optional, TypeVar
 
-import msgspec
 import typer
 from typer.core import TyperCommand
 
-from bus.durations import duration
-from bus.errors import BusError, InvalidRequest
+from bus.errors import BusError
 from bus.model import Operation
 from bus.subjects import is_name
-from cli.fields import Field, Typed, fields_of, value_of
+from cli.fields import Field, Typed
+from cli.options import GLOBALS, Act, common_of, placed, usage
+from cli.render import ReaderGone
 
 SAMPLES = {
     "channel": "dev",
@@ -50,50 +50,6 @@ P = TypeVar("P")
 HELP = {"help_option_names": ["--help", "-h"]}
 AGENT_FIELDS = ("agent", "to", "owner", "opener", "member", "parent", "giver", "setter")
 """Fields that take the name of an agent: the shell completes it."""
-Act = Callable[["Common", Typed], None]
-
-
-class Common(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """The global options as typed; None means that the environment or the configuration decides."""
-
-    home: str | None = None
-    agent: str | None = None
-    namespace: str | None = None
-    url: str | None = None
-    creds: str | None = None
-    json: bool = False
-    timeout_s: float | None = None
-    debug: bool = False
-
-
-def _patience(word: str) -> float:
-    seconds = duration(word)
-    if seconds <= 0:
-        raise ValueError("more than nothing")
-    return seconds
-
-
-GLOBALS = (
-    Field(name="home", flags=("--home",), metavar="DIR", help="the bus's home (default: found from here)"),
-    Field(name="agent", flags=("--as",), metavar="AGENT", help="who asks (default: BUS_AGENT, else the owner)"),
-    Field(name="namespace", flags=("--namespace",), metavar="NAME", help="the project (default: this directory's)"),
-    Field(name="url", flags=("--url",), metavar="URL", help="a remote bus"),
-    Field(name="creds", flags=("--creds",), metavar="FILE", help="credentials for a remote bus"),
-    Field(name="json", flags=("--json",), shape="flag", help="print one JSON document (streams: JSON lines)"),
-    Field(name="timeout_s", flags=("--timeout",), metavar="TIME", read=_patience, help="wait at most so long"),
-    Field(name="debug", flags=("--debug",), shape="flag", help="show tracebacks (also: BUS_DEBUG=1)"),
-)
-
-
-def common_of(context: typer.Context, typed: Typed) -> Common:
-    """The global options of a command: those behind its name win over those before it."""
-    found: dict[str, Any] = {}
-    for level in [*_above(context), typed]:
-        for field in GLOBALS:
-            value = value_of(msgspec.structs.replace(field, name=f"global_{field.name}"), level, str)
-            if value is not None:
-                found[field.name] = value
-    return Common(**found)
 
 
 def _above(context: Any) -> list[Typed]:
@@ -101,10 +57,6 @@ def _above(context: Any) -> list[Typed]:
     while (context := context.parent) is not None:
         levels.insert(0, context.params)
     return levels
-
-
-class ReaderGone(Exception):
-    """Whoever read the output has gone away, as `head` does when it has enough."""
 
 
 class _AsTyped:
@@ -136,16 +88,6 @@ class Command(TyperCommand):
         if self.epilog:
             with formatter.section("Example"):
                 formatter.write(f"{'':>{formatter.current_indent}}{self.epilog}\n")
-
-
-def usage(fields: Sequence[Field]) -> str:
-    """The arguments and `[OPTIONS]`, as a usage line has them."""
-    words = [
-        field.metavar + ("..." if field.shape == "many" else "") if field.required else f"[{field.metavar}]"
-        for field in fields
-        if field.place is not None
-    ]
-    return " ".join([*words, "[OPTIONS]"])
 
 
 def format_fields(fields: Sequence[Field], formatter: Any) -> None:
@@ -189,10 +131,10 @@ def explanation_of(field: Field) -> str:
 def make_command(name: str, fields: tuple[Field, ...], act: Act, text: str, example: str = "") -> Command:
     """A command that calls `act` with the global options and what was typed."""
 
-    def callback(context: typer.Context, **typed: Any) -> None:
-        common = common_of(context, typed)
+    def callback(context: typer.Context, **typed: Any) -> int | None:
+        common = common_of([*_above(context), typed])
         try:
-            act(common, _placed(fields, typed))
+            return act(common, placed(fields, typed))
         except typer.Exit:
             raise
         except BrokenPipeError as error:
@@ -214,9 +156,8 @@ def make_command(name: str, fields: tuple[Field, ...], act: Act, text: str, exam
     return command
 
 
-def operation_command(path: str, operation: Operation, act: Act, fields: tuple[Field, ...] = ()) -> Command:
-    """The command of an operation: `path` is what is typed before its arguments. `fields` replaces its request's."""
-    fields = fields or fields_of(operation)
+def operation_command(path: str, operation: Operation, fields: tuple[Field, ...], act: Act) -> Command:
+    """The command of an operation: `path` is what is typed before its arguments."""
     return make_command(path.rpartition(" ")[2], fields, act, operation.help, example(f"bus {path}", fields))
 
 
@@ -304,23 +245,3 @@ def unconverted(param: P) -> P:
     if hasattr(param, name):
         setattr(param, name, _AsTyped())
     return param
-
-
-def _placed(fields: Sequence[Field], typed: Mapping[str, Any]) -> dict[str, Any]:
-    """What was typed by field: words fill the arguments that were not given as options, in order."""
-    found = dict(typed)
-    places = [field for field in fields if field.place is not None]
-    words = [word for field in places if (word := typed.get(field.param)) not in (None, [])]
-    open_places = []
-    for field in places:
-        option = found.pop(f"{field.param}option", None)
-        found[field.param] = option
-        if option is None or option == []:
-            open_places.append(field)
-    if len(words) > len(open_places):
-        raise InvalidRequest(
-            "one argument too many", code="usage", expected=usage(fields), found=repr(words[len(open_places)])
-        )
-    for field, word in zip(open_places, words, strict=False):
-        found[field.param] = word
-    return found

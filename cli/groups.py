@@ -16,7 +16,6 @@ from typer.core import TyperGroup
 
 from bus.errors import InvalidRequest
 from cli.generate import (
-    GLOBALS,
     HELP,
     Command,
     explanation_of,
@@ -26,8 +25,8 @@ from cli.generate import (
     label_of,
     sign,
     unconverted,
-    usage,
 )
+from cli.options import GLOBALS, first_word, usage
 
 SETUP = (
     ("--install-completion", "let the shell you use complete commands, options and operations"),
@@ -76,7 +75,8 @@ class Group(TyperGroup):
         if ctx.resilient_parsing:
             return super().parse_args(ctx, args)
         asks_help = args[:1] != [] and args[0] in HELP["help_option_names"]
-        names_none = _first_word(args) not in self.members and not asks_help
+        place = first_word(args)
+        names_none = (place is None or args[place] not in self.members) and not asks_help
         if self.default is not None and names_none and (args or self._runs_alone(ctx)):
             args = [self.default, *args]
         return super().parse_args(ctx, args or ["--help"])
@@ -131,17 +131,3 @@ def make_group(name: str, members: Mapping[str, Callable[[], Any]], text: str, *
     for param in group.params:
         unconverted(param)
     return group
-
-
-def _first_word(args: Sequence[str]) -> str | None:
-    """The first word that is neither a global option nor its value; None when another option comes first."""
-    valued = {flag for field in GLOBALS if field.shape == "one" for flag in field.flags}
-    flags = {flag for field in GLOBALS if field.shape == "flag" for flag in field.flags}
-    rest = list(args)
-    while rest:
-        word = rest.pop(0)
-        if word in valued:
-            rest = rest[1:]
-        elif word not in flags and word.partition("=")[0] not in valued:
-            return None if word.startswith("-") else word
-    return None

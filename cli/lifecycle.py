@@ -21,7 +21,8 @@ from bus.home import HOME_FILE, Home, open_home
 from bus.lifecycle import DaemonFile, Helper
 from cli.asking import settings_of
 from cli.fields import Field, Typed
-from cli.generate import Command, Common, make_command
+from cli.generate import Command, make_command
+from cli.options import Common
 from cli.render import Part, Screen, size, write_json
 
 _TENANT = Field(

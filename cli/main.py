@@ -66,6 +66,10 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _dispatch(arguments: Sequence[str]) -> int:
+    from cli import words
+
+    if (plain := words.read(arguments)) is not None:
+        return plain.carry_out()
     code = root().main(args=list(arguments), prog_name="bus", standalone_mode=False)
     return code if isinstance(code, int) else 0
 
@@ -93,8 +97,7 @@ def _reader_gone() -> int:
 
 def _report(error: Exception, *, as_json: bool) -> int:
     """Say what went wrong and return the exit code."""
-    from cli.generate import ReaderGone
-    from cli.render import Screen, write_json
+    from cli.render import ReaderGone, Screen, write_json
 
     if isinstance(error, BrokenPipeError | ReaderGone):
         return _reader_gone()
@@ -119,15 +122,14 @@ def _report(error: Exception, *, as_json: bool) -> int:
 
 def _known(error: Exception) -> BusError:
     """`error` as one of ours."""
-    import typer
-
     from bus.errors import BusError, Defect, InvalidRequest
 
     if isinstance(error, BusError):
         return error
-    # typer does not name the parent of all its usage errors; it is the one of the error that it does name.
-    usage_error: Any = typer.BadParameter.__mro__[1]
-    if isinstance(error, usage_error):
+    # typer does not name the parent of all its usage errors; it is the one of the error that it does name. (Who has not
+    # imported it has met none.)
+    typer: Any = sys.modules.get("typer")
+    if typer is not None and isinstance(error, typer.BadParameter.__mro__[1]):
         context = getattr(error, "ctx", None)
         hint = f"See `{context.command_path} --help`" if context is not None else "See `bus --help`"
         message = error.format_message().rstrip(".")

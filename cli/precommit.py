@@ -31,8 +31,9 @@ from bus.home import open_home
 from bus.tunables import GuardLimits
 from cli import asking
 from cli.fields import Typed
-from cli.generate import Command, Common, make_command
+from cli.generate import Command, make_command
 from cli.groups import Group, make_group
+from cli.options import Common
 from cli.render import Screen, write_json
 from cli.repository import git, place_needed
 

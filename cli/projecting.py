@@ -35,9 +35,10 @@ from bus.server import Server
 from bus.subjects import care_subject
 from cli import answers, asking
 from cli.fields import Field, Typed
-from cli.generate import Command, Common, make_command
+from cli.generate import Command, make_command
 from cli.groups import Group, make_group
 from cli.lifecycle import embedded
+from cli.options import Common
 from cli.render import Part, Screen, progress_bar, write_json
 
 if TYPE_CHECKING:

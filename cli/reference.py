@@ -23,7 +23,8 @@ from bus.operation import OPERATIONS
 from bus.protocol import decode_request
 from cli import asking
 from cli.fields import Field, Typed, fields_of
-from cli.generate import Command, Common, make_command
+from cli.generate import Command, make_command
+from cli.options import Common
 from cli.render import Cell, Screen, write_json
 
 _NAME = Field(name="operation", flags=(), metavar="OPERATION", help="family.verb", place=0, required=True)

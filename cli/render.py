@@ -197,6 +197,10 @@ def _parts(cell: Cell) -> Sequence[Part]:
 # --- programs -------------------------------------------------------------------------------------------------------
 
 
+class ReaderGone(Exception):
+    """Whoever read the output has gone away, as `head` does when it has enough."""
+
+
 def write_json(value: Any) -> None:
     """One JSON document on one line of standard output, at once."""
     sys.stdout.flush()

@@ -21,8 +21,9 @@ from bus.errors import InvalidRequest, NotFound
 from bus.operation import OPERATION_OF
 from cli import asking
 from cli.fields import Field, Typed, fields_of, request_of, value_of
-from cli.generate import Command, Common, make_command
+from cli.generate import Command, make_command
 from cli.guard import Guard
+from cli.options import Common
 from cli.render import Part, Screen, give_up_output, write_json
 from cli.worker import Plan, Worker
 

@@ -9,7 +9,7 @@ import msgspec
 
 from bus import config
 from bus.tunables import ConfigFile
-from cli.generate import GLOBALS
+from cli.options import GLOBALS
 from ops.reference.layout import one_line, page, table
 from ops.reference.structs import fields
 

@@ -18,8 +18,8 @@ from bus.model import Operation, Request
 from bus.operation import OPERATIONS
 from cli import asking, daily, main
 from cli.fields import fields_of
-from cli.generate import Common
 from cli.groups import Group
+from cli.options import Common
 
 Typed = Callable[..., tuple[Common, Request]]
 Fails = Callable[..., dict[str, Any]]
