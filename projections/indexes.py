@@ -1,10 +1,12 @@
-"""What is kept in memory beside the tables, derived from them: words and vectors."""
+"""What is kept in memory beside the tables, derived from them: what may stand in inboxes, words, vectors."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from projections.batch import Batch
+from projections.inbox_rows import Inboxes
 from projections.lexical_rows import Chunks, Lexicon
 from projections.news import News
 from projections.vector_rows import Embeddings
@@ -20,6 +22,7 @@ class Indexes:
 
     def __init__(self, directory: Path) -> None:
         self.news = News()
+        self.inboxes = Inboxes()
         self.lexicon = Lexicon(self.news)
         self.embeddings = Embeddings(directory / GRAPHS, self.news)
         self.dense: Dense | None = None
@@ -30,10 +33,16 @@ class Indexes:
     @property
     def position(self) -> int:
         """The last event that all of them have taken in."""
-        return min(self.lexicon.position, self.embeddings.position)
+        return min(self.inboxes.position, self.lexicon.position, self.embeddings.position)
+
+    def written(self, batch: Batch) -> None:
+        """What the rows of a batch say is in the tables."""
+        self.news.tell(batch.rows, batch.after, batch.upto)
+        self.inboxes.written(batch)
 
     def step(self, seq: int, chunks: Chunks) -> None:
         """Take in some more of what the tables contain up to `seq`."""
+        self.inboxes.step(seq, chunks)
         self.lexicon.step(seq, chunks)
         caught_up = self.embeddings.step(seq, chunks)
         # A graph is grown when all its vectors are here, so that one in a file is found to fit.

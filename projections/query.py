@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bus.model import Entry, Query, State
+from projections.inbox_index import InboxIndex
 from projections.lexical_index import Index
 
 Q = TypeVar("Q", bound=Query)
@@ -92,6 +93,10 @@ class Reader(Protocol):
         ...
 
     def rows(self, sql: str, params: Any = ()) -> list[tuple[Any, ...]]: ...
+
+    def inboxes(self) -> AbstractContextManager[InboxIndex]:
+        """What may stand in inboxes, up to `seq` at least. Who holds it lets nobody else look meanwhile."""
+        ...
 
     def index(self) -> AbstractContextManager[Index]:
         """The words of everything, up to `seq` at least. Who holds them lets nobody else look meanwhile."""

@@ -24,6 +24,7 @@ from bus.errors import InvalidRequest, Refused
 from bus.model import Entry, State
 from bus.world import World
 from projections.batch import cleaned
+from projections.inbox_index import InboxIndex
 from projections.indexes import Indexes
 from projections.lexical_index import Index
 from projections.query import Nearby, utc
@@ -99,6 +100,11 @@ class Reader:
     def may_see(self, audience: str | None) -> bool:
         """The same for one value of such a column."""
         return self.sees_all or audience is None or f"|{self.agent}|" in audience
+
+    def inboxes(self) -> AbstractContextManager[InboxIndex]:
+        """What may stand in inboxes, up to this reader's event at least. Who holds it lets nobody else look
+        meanwhile."""
+        return self._indexes.inboxes.upto(self.seq, self.chunks)
 
     def index(self) -> AbstractContextManager[Index]:
         """The words of everything, up to this reader's event at least, whoever may see them: what may be seen is asked

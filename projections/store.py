@@ -14,7 +14,7 @@ Rules:
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from datetime import datetime
 from pathlib import Path
@@ -25,6 +25,7 @@ import anyio
 import anyio.to_thread
 import duckdb
 import structlog
+from msgspec.structs import replace
 
 from bus.clock import EPOCH
 from bus.errors import Defect, Unavailable
@@ -110,7 +111,6 @@ class Store:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         try:
             if why := self._connect():
-                self._disconnect()
                 self.restart(why)
         except (duckdb.Error, RuntimeError) as error:  # whatever a damaged file makes the database say
             if isinstance(error, duckdb.IOException) and "lock" in str(error):
@@ -144,7 +144,9 @@ class Store:
         if fingerprint != self.schema.fingerprint:
             return "the tables were made by another version"
         self.position, self.chain = position, bytes.fromhex(chain)
-        self.stored_ns = self._all("select coalesce(max(stored_ns), 0) from event")[0][0]
+        newest = "select coalesce(max(stored_ns), 0), arg_max(time, seq) from event"
+        ((self.stored_ns, time),) = self._all(newest)
+        self._last = (position, time)
         self._appenders = {name: self._con.appender(name) for name in self.schema.tables}
         for _ in range(READERS):
             self._cursors.put(self._con.cursor())
@@ -218,29 +220,32 @@ class Store:
     def commit(self, batch: Batch) -> None:
         """`write` for a caller that is the only writer and runs in a thread of its own."""
         try:
-            self._put(batch)
+            batch = self._put(batch)
         except duckdb.Error as error:
             if isinstance(error, duckdb.IOException | duckdb.OutOfMemoryException) and "orrupt" not in str(error):
                 raise Unavailable("the tables cannot be written", code="storage", found=str(error)) from error
             raise Defect("the tables gave up", found=str(error), hint=REBUILD) from error
-        self.indexes.news.tell(batch.rows, batch.after, batch.upto)
+        self.indexes.written(batch)
         self.position, self.chain = batch.upto, batch.chain
         self.stored_ns = max(self.stored_ns, batch.stored_ns)
         self._last = (batch.upto, events.stored_at(batch.events[-1])) if batch.events else NO_EVENT
 
-    def _put(self, batch: Batch) -> None:
+    def _put(self, batch: Batch) -> Batch:
+        """-> the batch with the rows that are in the tables now."""
         try:
-            self._commit(batch, batch.rows)
+            self._commit(batch)
         except UNFIT as error:
             logger.warning("rows had to be cleaned", after=batch.after, upto=batch.upto, error=str(error))
-            self._commit(batch, {name: self._fitting(name, cleaned(rows)) for name, rows in batch.rows.items()})
+            batch = replace(batch, rows={name: self._fitting(name, cleaned(rows)) for name, rows in batch.rows.items()})
+            self._commit(batch)
+        return batch
 
-    def _commit(self, batch: Batch, rows: Mapping[str, Sequence[Row]]) -> None:
+    def _commit(self, batch: Batch) -> None:
         self._con.execute("begin").fetchall()
         try:
             for name, closes in batch.closes.items():
                 self._end(name, closes)
-            for name, found in rows.items():
+            for name, found in batch.rows.items():
                 self._insert(name, found)
             fence = "update meta set position = ?, chain = ? where position = ?"
             ((moved,),) = self._all(fence, [batch.upto, batch.chain.hex(), batch.after])
@@ -265,8 +270,7 @@ class Store:
 
     def _end(self, name: str, closes: Sequence[Row]) -> None:
         """Close rows of earlier batches: (kid, seq_from, seq) of entities, (kid, item, seq) of items."""
-        table = self.schema.tables[name]
-        key = "item" if isinstance(table, ItemTable) else "seq_from"
+        key = "item" if isinstance(self.schema.tables[name], ItemTable) else "seq_from"
         kids, keys, ends = zip(*closes, strict=True)
         self._all(
             f'update "{name}" as t set seq_to = c.ends '
@@ -308,12 +312,10 @@ class Store:
         sees_all: bool = False,
         timeout_s: float = READ_S,
     ) -> T:
-        """Run `fn` in a thread on the tables as of `seq`, as `agent` may see them. Raises Refused after `timeout_s`.
-        A reading that is cancelled is interrupted."""
+        """Run `fn` in a thread on the tables as of `seq`, as `agent` may see them. Raises Refused after `timeout_s`."""
         if seq > self.position:
             raise Unavailable("the tables have not caught up", code="lagging", expected=f"#{seq}", retry_after_s=1.0)
-        known = (self.indexes, self._world, self._last)
-        reader = Reader(self.schema, seq, agent, now, *known, sees_all=sees_all)
+        reader = Reader(self.schema, seq, agent, now, self.indexes, self._world, self._last, sees_all=sees_all)
         with anyio.move_on_after(timeout_s):
             try:
                 return await anyio.to_thread.run_sync(
@@ -357,8 +359,7 @@ class Store:
             await self._moved.wait()
 
     async def seq_at(self, time_ns: int) -> int:
-        """The longest prefix of the log whose events were all stored by then (0: before the first), as far as it is
-        in the tables."""
+        """The longest prefix of the log whose events were all stored by then (0: none), as far as the tables reach."""
         return await self.read(self.position, "", EPOCH, lambda reader: reader.seq_at(time_ns))
 
     # --- starting ----------------------------------------------------------------------------------------------

@@ -51,6 +51,7 @@ PURE = (
         "projections/columns.py",
         "projections/conversation.py",
         "projections/extract.py",
+        "projections/inbox_index.py",
         "projections/lexical_index.py",
         "projections/postings.py",
         "projections/passages.py",

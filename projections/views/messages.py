@@ -260,11 +260,13 @@ def shown_name(conversation: str, agent: str) -> str:
 
 def touched(reader: Reader, places: Mapping[int, int], columns: str) -> list[tuple[Any, ...]]:
     """The edits and reactions of these messages (seq -> place), oldest first. `columns` begins with message and seq."""
-    if not places:
+    with reader.inboxes() as index:
+        among = {place for place in places.values() if index.touched_since(place, min(places))}
+    if not among:
         return []
     sql = (
         f"select {columns} from {reader.at('message_touch')} "
-        f"where seq > {min(places)} and place in {listed(sorted(set(places.values())))} "
+        f"where seq > {min(places)} and place in {listed(sorted(among))} "
         f"and message between {min(places)} and {max(places)}"
     )
     return sorted((row for row in reader.rows(sql) if row[0] in places), key=lambda row: row[1])

@@ -16,10 +16,9 @@ from typing import Any, TypeVar
 from msgspec.structs import replace
 
 from bus.domain import inbox, journal
-from bus.subjects import TENANT
 from projections.query import Reader, answers, sought, utc
 from projections.views.card import brief, card_text
-from projections.views.inbox import peek
+from projections.views.inbox import acked_upto, peek
 from projections.views.journals import COLUMNS, entry
 
 MOST = 10
@@ -112,9 +111,7 @@ def _directives(reader: Reader) -> tuple[int, list[journal.Instruction]]:
 
 def _reminders(reader: Reader) -> tuple[int, list[journal.Reminded]]:
     """Those that have fired and are unread, then those that are going to fire, soonest first."""
-    kid = reader.kid("inbox", TENANT, reader.agent)
-    marks = reader.rows(f"select acked from {reader.at('inbox')} where kid = {kid}") if kid is not None else []
-    acked = marks[0][0] if marks else 0
+    acked = acked_upto(reader)
 
     def reminded(
         namespace: str, name: str, setter: str, due: datetime | None, fired: int | None, text: str

@@ -47,6 +47,7 @@ from bus.events import Event
 from bus.operation import CODEC, OPERATIONS
 from bus.protocol import encode_answer
 from projections import postings, query
+from projections.inbox_rows import Inboxes
 from projections.reader import Reader
 from projections.store import FILE
 from projections.views import messages
@@ -129,7 +130,8 @@ async def check(folder: Path, what: Sequence[Step], asked: Asked, cut: float) ->
     for seq, me, requests in late:
         compare(tables, Told(tables.events[:seq]), me, requests, found := await tables.ask(seq, me, requests))
         keep_secrets(play, me, found)
-        with mock.patch.object(tables.folding.store, "_world", None):
+        store = tables.folding.store
+        with mock.patch.object(store, "_world", None), mock.patch.object(store.indexes, "inboxes", Inboxes()):
             assert await tables.ask(seq, me, requests) == found, "the tables and the memory differ"
     for seq, told in ((half, Told(tables.events[:half])), (end, Told(tables.events))):
         for me in ASKING:

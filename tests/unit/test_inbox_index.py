@@ -1,0 +1,220 @@
+"""What waits for an agent, from memory: as of any event, whatever has been taken in since, and however it came in."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bus.clock import EPOCH
+from bus.domain.channel import ChannelEdited, ChannelJoined, ChannelLeft, ChannelOpened, ChannelPosted
+from bus.domain.dm import DmPosted
+from bus.operation import FAMILIES
+from projections.inbox_index import Heap, InboxIndex, Unread
+from projections.inbox_rows import Inboxes
+from projections.reader import Reader, Stopped
+from projections.schema import OPEN, discover
+from projections.store import Store
+from projections.views.messages import place_of
+from tests.unit.test_store import Folding
+
+DEV, OPS, DM = 11, 22, 33
+LAST = 100
+
+
+@pytest.fixture
+def index() -> InboxIndex:
+    """`ada` was in DEV from #10 until #20 and is in it again since #30, and in OPS since #1."""
+    index = InboxIndex()
+    index.join(1, "ada", OPS, 1, OPEN)
+    index.join(10, "ada", DEV, 10, OPEN)
+    index.leave(10, "ada", 20)
+    index.join(10, "ada", DEV, 30, OPEN)
+    for seq in (5, 15, 25, 35):
+        index.say(seq, DEV, "bob")
+    return index
+
+
+def seqs_of(unread: Unread) -> list[int]:
+    return list(unread.oldest(LAST))
+
+
+def test_a_channel_brings_what_others_say_while_one_is_a_member(index: InboxIndex) -> None:
+    index.say(36, DEV, "ada")
+    index.say(37, OPS, "bob")
+    unread = index.unread("ada", 0, LAST)
+    assert unread.oldest(LAST) == {15: {"channel"}, 35: {"channel"}, 37: {"channel"}}
+    assert unread.total == 3
+    assert index.unread("bob", 0, LAST).total == 0
+
+
+def test_what_came_later_makes_no_difference(index: InboxIndex) -> None:
+    index.leave(10, "ada", 40)
+    index.say(45, DEV, "bob")
+    assert seqs_of(index.unread("ada", 0, 18)) == [15]
+    assert seqs_of(index.unread("ada", 0, 34)) == [15]
+    assert seqs_of(index.unread("ada", 0, 35)) == [15, 35]
+    assert seqs_of(index.unread("ada", 15, LAST)) == [35]
+    assert seqs_of(index.unread("ada", 35, LAST)) == []
+
+
+def test_an_event_counts_once_whatever_it_is_addressed_for(index: InboxIndex) -> None:
+    for reason in ("mention", "reply"):
+        index.address(35, "ada", reason, DEV, "main")
+        index.address(25, "ada", reason, DEV, "main")
+    index.address(38, "ada", "notice", None, "main")
+    index.address(38, "ada", "notice", None, "main")
+    unread = index.unread("ada", 0, LAST)
+    assert unread.total == 4
+    why = {15: {"channel"}, 25: {"mention", "reply"}, 35: {"channel", "mention", "reply"}, 38: {"notice"}}
+    assert unread.oldest(LAST) == why
+    for limit in range(1, 5):
+        assert unread.oldest(limit) == dict(list(why.items())[:limit])
+
+
+def test_piles_count_events_and_reasons_by_place(index: InboxIndex) -> None:
+    index.address(25, "ada", "mention", DEV, "main")
+    index.address(35, "ada", "mention", DEV, "main")
+    index.address(36, "ada", "dm", DM, "_")
+    index.address(37, "ada", "notice", None, "main")
+    index.address(38, "ada", "reminder", None, "main")
+    index.address(39, "ada", "notice", None, "lab")
+    piles = {
+        pile.heap: (pile.count, pile.first, pile.last, pile.reasons) for pile in index.unread("ada", 0, 38).piles()
+    }
+    assert piles == {
+        Heap("", DEV): (3, 15, 35, {"channel": 2, "mention": 2}),
+        Heap("", DM): (1, 36, 36, {"dm": 1}),
+        Heap("main", None): (2, 37, 38, {"notice": 1, "reminder": 1}),
+    }
+
+
+def test_a_touch_is_known_by_its_place(index: InboxIndex) -> None:
+    index.touch(40, DEV)
+    assert index.touched_since(DEV, 39)
+    assert not index.touched_since(DEV, 40)
+    assert not index.touched_since(OPS, 0)
+
+
+# --- from the tables ----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+async def folding(tmp_path: Path) -> Any:
+    async with Store.opened(tmp_path, FAMILIES, discover()) as store:
+        yield Folding(store)
+
+
+async def found(folding: Folding, agent: str = "ada") -> list[tuple[int, set[str]]]:
+    """What waits for an agent, as an index says that is kept up, and, which must be the same, one that is made anew."""
+
+    def read(reader: Reader) -> list[tuple[int, set[str]]]:
+        with reader.inboxes() as kept, Inboxes().upto(reader.seq, reader.chunks) as made:
+            assert kept.position == made.position == reader.seq
+            for place in (place_of("channel", "default", "dev"), place_of("dm", "_", "ada+bob")):
+                assert [kept.touched_since(place, seq) for seq in range(reader.seq)] == [
+                    made.touched_since(place, seq) for seq in range(reader.seq)
+                ]
+            waits = kept.unread(agent, 0, reader.seq).oldest(LAST)
+            assert waits == made.unread(agent, 0, reader.seq).oldest(LAST)
+        return list(waits.items())
+
+    return await folding.store.read(folding.store.position, agent, EPOCH, read)
+
+
+async def test_what_is_written_is_taken_in_as_the_tables_have_it(folding: Folding) -> None:
+    folding.happens("channel", "dev", ChannelOpened(topic=""))
+    folding.happens("channel", "dev", ChannelJoined())
+    early = folding.happens("channel", "dev", ChannelPosted(text="early"), "bob")
+    folding.write()
+    assert await found(folding) == [(early, {"channel"})]
+    edit = folding.happens("channel", "dev", ChannelEdited(message=early, text="earlier"), "bob")
+    folding.happens("channel", "dev", ChannelLeft())
+    missed = folding.happens("channel", "dev", ChannelPosted(text="unheard", mentions=("cyd",)), "bob")
+    folding.happens("channel", "dev", ChannelJoined())
+    late = folding.happens("channel", "dev", ChannelPosted(text="late", mentions=("ada",)), "bob")
+    said = folding.happens("dm", "ada+bob", DmPosted(text="psst", to="ada"), "bob")
+    folding.write()
+    assert await found(folding) == [(early, {"channel"}), (late, {"channel", "mention"}), (said, {"dm"})]
+    assert await found(folding, "cyd") == [(missed, {"mention"})]
+    folding.happens("channel", "dev", ChannelLeft())
+    folding.happens("channel", "dev", ChannelPosted(text="gone"), "bob")
+    folding.write()
+    assert len(await found(folding)) == 3
+    with folding.store.indexes.inboxes.upto(edit, folding.store.chunks) as index:
+        assert index.touched_since(place_of("channel", "default", "dev"), edit - 1)
+
+
+def test_what_not_everybody_may_see_is_in_no_channel() -> None:
+    place = place_of("channel", "main", "dev")
+    rows = {
+        "message": [(2, place, "bob", "|bob|cyd|"), (3, place, "bob", None)],
+        "channel_members": [(1, 1, OPEN, "main", "dev", "ada")],
+    }
+
+    def chunks(sql: str) -> Iterator[list[Any]]:
+        words = sql.split()
+        yield [] if "item," in words else rows.get(words[words.index("from") + 1], [])
+
+    with Inboxes().upto(3, chunks) as index:
+        assert seqs_of(index.unread("ada", 0, 3)) == [3]
+
+
+async def test_nothing_is_read_back_that_was_just_written(folding: Folding) -> None:
+    folding.happens("channel", "dev", ChannelOpened(topic=""))
+    folding.write()
+    inboxes = folding.store.indexes.inboxes
+    assert inboxes.position == 0, "nobody has asked yet"
+    await found(folding)
+    for _ in range(2):
+        folding.happens("channel", "dev", ChannelPosted(text="news"), "bob")
+        folding.write()
+        assert inboxes.position == folding.store.position
+
+
+async def test_what_does_not_continue_the_index_is_read_when_somebody_asks(folding: Folding) -> None:
+    folding.happens("channel", "dev", ChannelOpened(topic=""))
+    folding.happens("channel", "dev", ChannelJoined())
+    folding.happens("channel", "dev", ChannelPosted(text="news"), "bob")
+    folding.write()
+    inboxes = folding.store.indexes.inboxes
+    assert inboxes.step(2, folding.store.chunks)
+    folding.happens("channel", "dev", ChannelLeft())
+    folding.happens("channel", "dev", ChannelPosted(text="unheard"), "bob")
+    folding.write()
+    assert inboxes.position == 2
+    assert await found(folding) == [(3, {"channel"})]
+
+
+async def test_a_slice_after_another_ends_what_began_in_one_before(
+    folding: Folding, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("projections.inbox_rows.SLICE", 2)
+    facts = (ChannelOpened(topic=""), ChannelJoined(), ChannelLeft(), ChannelJoined(), ChannelLeft(), ChannelJoined())
+    for fact in facts:
+        folding.happens("channel", "dev", fact)
+        folding.happens("channel", "dev", ChannelPosted(text="news"), "bob")
+    folding.write()
+    assert [seq for seq, _ in await found(folding)] == [4, 8, 12]
+
+
+def test_a_reading_that_is_stopped_leaves_nothing_half_done() -> None:
+    inboxes = Inboxes()
+    rows = {"message": [(1, DEV, "bob", None)], "addressed": [(1, "ada", "mention", DEV, "main")]}
+
+    def chunks(sql: str) -> Iterator[list[Any]]:
+        words = sql.split()
+        name = words[words.index("from") + 1]
+        if name not in rows and stops:
+            raise Stopped
+        yield rows.get(name, [])
+
+    stops = True
+    with pytest.raises(Stopped):
+        inboxes.step(1, chunks)
+    stops = False
+    with inboxes.upto(1, chunks) as index:
+        assert index.unread("ada", 0, 1).oldest(LAST) == {1: {"mention"}}
+        assert index.unread("ada", 0, 1).total == 1
