@@ -24,7 +24,9 @@ from bus.tunables import Endpoint, RecallOptions
 from projections import dense
 from projections.recalling import Recalling
 from projections.store import FILE
-from tests.property.happenings import ASKING, Play, Step, steps
+from tests.property.happenings import Step, steps
+from tests.property.play import Play
+from tests.property.sayings import ASKING
 from tests.property.test_as_of import Folding
 from tests.unit.installed import install
 
