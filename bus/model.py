@@ -13,7 +13,7 @@ Rules:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Annotated, Any, ClassVar, Literal, Protocol, TypeVar
 
@@ -123,6 +123,10 @@ class View(Protocol):
         """The entities whose family gives them a rank, or this one, by their keys, lowest first."""
         ...
 
+    def found(self, state: type[State], namespace: str, asked: Any) -> Iterator[tuple[str, Entry]]:
+        """Those of the ranked entities that the index of their family finds, and perhaps some others, lowest first."""
+        ...
+
     def due(self, now: datetime) -> Iterator[tuple[type[State], str, str]]:
         """(state type, namespace, key) of every entity whose deadline is not after `now`, earliest first."""
         ...
@@ -196,6 +200,19 @@ class Operation(msgspec.Struct, frozen=True):
         return (self.request.__doc__ or "").strip()
 
 
+class Index(Protocol):
+    """Finds the entities of one family and namespace that can matter to a decision, without looking at each."""
+
+    def put(self, key: str, state: Any) -> None:
+        """Know the entity by its present state (None: it is not to be found any more). Never raises, whatever an
+        administrator wrote."""
+        ...
+
+    def find(self, asked: Any) -> Collection[str]:
+        """The keys of all entities that can matter to what is asked, and perhaps of some others, each once."""
+        ...
+
+
 def _same(key: str) -> str:
     return key
 
@@ -214,6 +231,8 @@ class Family(msgspec.Struct, frozen=True, kw_only=True):
     """Which key is hashed into the bucket: entities that must be decided together share one."""
     rank: Callable[[Any], tuple[Any, ...] | None] | None = None
     """Sort key of the entity among those waiting to be chosen, or None when it is not waiting."""
+    index: Callable[[], Index] | None = None
+    """An empty index of the entities that have a rank, when decisions are not to look at all of them."""
     deadline: Callable[[Any], datetime | None] | None = None
     """When the entity needs the leader's attention, in server time."""
     overdue: Callable[[Any, str, datetime], Sequence[Emit]] | None = None

@@ -1,4 +1,5 @@
-"""Entities in order: by rank (those waiting to be chosen) and by deadline. Both follow from their states."""
+"""Entities in order: by rank (those waiting to be chosen, all or those an index finds) and by deadline. All of it
+follows from their states."""
 
 from __future__ import annotations
 
@@ -9,7 +10,7 @@ from typing import Any
 
 from sortedcontainers import SortedList
 
-from bus.model import Family, State
+from bus.model import Family, Index, State
 
 Place = tuple[type[State], str, str]
 """(state type, namespace, key): the name of an entity inside a tenant."""
@@ -23,6 +24,7 @@ class Orders:
         self._ranked: dict[tuple[type[State], str], Any] = {}
         self._deadlines: Any = SortedList(key=lambda item: item[0])
         self._rank_of: dict[Place, tuple[Any, str]] = {}
+        self._indexes: dict[tuple[type[State], str], Index] = {}
         self._deadline_of: dict[Place, tuple[datetime, Place]] = {}
 
     def put(self, place: Place, state: Any) -> None:
@@ -33,6 +35,11 @@ class Orders:
         if family.rank is not None:
             rank = family.rank(state) if state is not None else None
             self._put_rank(place, None if rank is None else (rank, place[2]))
+            if family.index is not None:
+                index = self._indexes.get(place[:2])
+                if index is None:
+                    index = self._indexes[place[:2]] = family.index()
+                index.put(place[2], None if rank is None else state)
         if family.deadline is not None:
             deadline = family.deadline(state) if state is not None else None
             self._put_deadline(place, None if deadline is None else (deadline, place))
@@ -67,6 +74,12 @@ class Orders:
             yield from known
         else:
             yield from takewhile(lambda item: item[0] == rank, known.irange((rank, "")))
+
+    def found(self, state: type[State], namespace: str, asked: Any) -> Iterator[tuple[Any, str]]:
+        """(rank, key) of the entities that the index of their family finds, lowest first."""
+        index = self._indexes.get((state, namespace))
+        if index is not None:
+            yield from sorted([self._rank_of[(state, namespace, key)] for key in index.find(asked)])
 
     def due(self, now: datetime) -> Iterator[tuple[datetime, Place]]:
         """(deadline, place) of the entities whose deadline is not after `now`, earliest first."""

@@ -148,8 +148,17 @@ class Speculation:
         return cast(S, entry.state) if entry is not None else None
 
     def ranked(self, state: type[State], namespace: str, rank: Any = None) -> Iterator[tuple[str, Entry]]:
+        return self._entries(self._orders.ranked(state, namespace, rank), state, namespace, rank)
+
+    def found(self, state: type[State], namespace: str, asked: Any) -> Iterator[tuple[str, Entry]]:
+        return self._entries(self._orders.found(state, namespace, asked), state, namespace)
+
+    def _entries(
+        self, ranked: Iterator[tuple[Any, str]], state: type[State], namespace: str, rank: Any = None
+    ) -> Iterator[tuple[str, Entry]]:
+        """The entities of that order as this view sees them now: settled, those with unstored events stand where they
+        stand in the stored state, whatever was found of the others."""
         self._touch()
-        ranked = self._orders.ranked(state, namespace, rank)
         ahead = {place[2]: one for place, one in self._ahead.items() if place[0] is state and place[1] == namespace}
         if self.settled:
             moved = {key: one.stored for key, one in ahead.items()}

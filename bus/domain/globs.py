@@ -140,6 +140,13 @@ def _check_wildcards(text: str, names: Sequence[str]) -> None:
             raise _bad(text, "the glob is not valid", str(error), name, hint) from None
 
 
+def is_bounded(pattern: str) -> bool:
+    """Whether a pattern is no more than what requests may say, so that taking it apart takes no time to speak of."""
+    if len(pattern) > MAX_LENGTH or pattern.count("/") >= MAX_NAMES:
+        return False
+    return len(_WILDCARD.findall(pattern)) <= MAX_WILDCARDS
+
+
 def quoted(path: str) -> str:
     """The pattern that means the path of a file as it stands (but for characters that no pattern has: any will do)."""
     return _UNWRITABLE.sub("?", _QUOTED.sub(lambda found: f"[{found[0]}]", path))

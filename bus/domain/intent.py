@@ -13,7 +13,7 @@ Rules:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime, timedelta
 from heapq import nlargest
 from typing import Annotated, Any, ClassVar
@@ -23,7 +23,7 @@ from msgspec.structs import replace
 
 from bus.domain.task import Seconds
 from bus.domain.task_claims import lease, stamp
-from bus.domain.wording import ALIKE, at_most, key_of, likeness
+from bus.domain.wording import ALIKE, Wordings, at_most, key_of, likeness
 from bus.errors import NotFound, Refused
 from bus.events import Event, Fact
 from bus.model import (
@@ -290,11 +290,26 @@ def decide_withdraw(view: View, request: Withdraw, ctx: Context) -> Decision:
     return WithdrawReply(seq=entry.since, key=key, state=intent.state)
 
 
+class IntentIndex:
+    """Finds the intents of one namespace that may be worded like a key, or like what is said with it."""
+
+    def __init__(self) -> None:
+        self._keys, self._texts = Wordings(), Wordings()
+
+    def put(self, key: str, intent: Intent | None) -> None:
+        self._keys.put(key, key if intent is not None else None)
+        self._texts.put(key, intent.text if intent is not None else None)
+
+    def find(self, asked: tuple[str, str]) -> Collection[str]:
+        key, text = asked
+        return {*self._keys.likely(key), *self._texts.likely(text)}
+
+
 def near(view: View, namespace: str, key: str, text: str) -> list[Near]:
     """The other intents of the namespace that are worded alike, the most alike first."""
     key_bound, text_bound, is_path = at_most(key), at_most(text), "/" in key
     candidates = []
-    for other, entry in view.ranked(Intent, namespace):
+    for other, entry in view.found(Intent, namespace, (key, text)):
         if other == key:
             continue
         by_key = 0.0 if is_path and "/" in other else key_bound(other)
@@ -358,6 +373,7 @@ FAMILY = Family(
     state=Intent,
     evolve=evolve,
     rank=_rank,
+    index=IntentIndex,
     deadline=lambda intent: intent.expires,
     overdue=expire,
     operations=(

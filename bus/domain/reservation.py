@@ -146,6 +146,8 @@ def _ended(reservation: Reservation, state: str) -> Reservation:
 
 # --- requests -----------------------------------------------------------------------------------------------------
 
+MOST_PATHS = 100
+"""So many paths and globs are reserved at once."""
 PathText = Annotated[str, Meta(max_length=4096)]
 Repository = Annotated[Name | None, Meta(description="the repository (default: the namespace's, which has its name)")]
 ModeText = Annotated[Mode, Meta(description="for you alone, or for all who share it")]
@@ -159,7 +161,7 @@ class Reserve(Command, frozen=True, kw_only=True):
 
     paths: Annotated[
         tuple[PathText, ...],
-        Meta(min_length=1, max_length=100, description="paths and globs, from the repository's root"),
+        Meta(min_length=1, max_length=MOST_PATHS, description="paths and globs, from the repository's root"),
     ]
     mode: ModeText = "exclusive"
     reason: Annotated[str, Meta(max_length=2000, description="why; others are told")] = ""

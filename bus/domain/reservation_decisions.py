@@ -19,6 +19,7 @@ from bus.domain.reservation import (
     key_of,
     repository_of,
 )
+from bus.domain.reservation_index import Holding, Overlapping, ReservationIndex
 from bus.domain.task_claims import lease, stamp
 from bus.errors import InvalidRequest, NotFound, Refused, Unavailable
 from bus.events import Event
@@ -53,17 +54,18 @@ def clash(mode: str, other: str) -> bool:
     return not mode == other == "shared"
 
 
-def _in(view: View, ctx: Context, repository: str) -> Iterator[Held]:
-    """The reservations of a repository whose end has not been written, in the order in which they were made."""
-    prefix = key_of(repository, "")
-    for key, entry in view.ranked(Reservation, ctx.namespace):
+def _found(view: View, ctx: Context, asked: Holding | Overlapping) -> Iterator[Held]:
+    """The reservations of a repository that matter and whose end has not been written, in the order in which they were
+    made; perhaps some others of it as well."""
+    prefix = key_of(asked.repository, "")
+    for key, entry in view.found(Reservation, ctx.namespace, asked):
         if key.startswith(prefix):
             yield key, entry.state
 
 
 def _mine(view: View, ctx: Context, repository: str) -> dict[str, Reservation]:
     """What the one who asks holds."""
-    found = _in(view, ctx, repository)
+    found = _found(view, ctx, Holding(repository, ctx.agent))
     return {key: held for key, held in found if held.agent == ctx.agent and not overdue(held, ctx.now)}
 
 
@@ -91,24 +93,25 @@ def decide_reserve(view: View, request: ask.Reserve, ctx: Context) -> Decision:
     repository = _repository(request, ctx)
     paths = sorted({normal(path) for path in request.paths})
     lease_s = _lease_s(repository, request.lease_s, ctx)
+    mine = _mine(view, ctx, repository)
+    for key, held in mine.items():
+        if held.mode == request.mode and held.paths == set(paths):
+            return _again(view, request, ctx, (key, held))
     overlap_with = overlapping(paths)
     ended: list[Emit] = []
     conflicts: list[dict[str, Any]] = []
-    mine = 0
-    for key, held in _in(view, ctx, repository):
+    for key, held in _found(view, ctx, Overlapping(repository, paths)):
         is_over = overdue(held, ctx.now)
-        if held.agent == ctx.agent and not is_over:
-            if held.mode == request.mode and held.paths == set(paths):
-                return _again(view, request, ctx, (key, held))
-            mine += 1
-        elif (is_over or clash(request.mode, held.mode)) and (pair := overlap_with(held.paths)):
+        if key in mine or not (is_over or clash(request.mode, held.mode)):
+            continue
+        if pair := overlap_with(held.paths):
             if is_over:
                 ended += expire(held, key, ctx.now)
             else:
                 conflicts.append(_conflict(pair, key, held))
     if conflicts:
         raise _reserved(request.mode, conflicts)
-    _check_number(repository, mine, len(ended), ctx)
+    _check_number(repository, len(mine), len(ended), ctx)
     fact = ReservationReserved(paths=tuple(paths), mode=request.mode, reason=request.reason, **lease(ctx, lease_s))
     return [*ended, Emit(Reservation, key_of(repository, ctx.ids.short("r")), fact)]
 
@@ -355,6 +358,7 @@ FAMILY = Family(
     evolve=evolve,
     bucket_key=repository_of,
     rank=_rank,
+    index=ReservationIndex,
     deadline=lambda held: held.expires,
     overdue=expire,
     operations=(

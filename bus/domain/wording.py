@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
+from math import ceil
 from typing import NamedTuple
 from zlib import crc32
 
@@ -25,6 +26,8 @@ COMPARED = 200
 """So many characters of a text are compared."""
 _DASHES = re.compile(r"-+")
 _BITS = 512
+ROUNDING = 1e-9
+"""A share is calculated no more exactly than that."""
 
 
 class Marks(NamedTuple):
@@ -107,3 +110,69 @@ def at_most(text: str) -> Callable[[str], float]:
         return 2 * most / (number + count) if most else 0.0
 
     return bound
+
+
+class Wordings:
+    """Texts by name, of which many are compared with another at once.
+
+    Each text has a slot. For each mark there is a number with a bit for each slot: whether the text there has it.
+    """
+
+    def __init__(self) -> None:
+        self._having = [0] * _BITS
+        self._known: dict[str, tuple[int, int]] = {}
+        self._names: dict[int, str] = {}
+        self._free: list[int] = []
+
+    def put(self, name: str, text: str | None) -> None:
+        """Know the text by that name (None: no more)."""
+        if name not in self._known and text is None:
+            return
+        slot, before = self._known.get(name) or (self._free.pop() if self._free else len(self._names), 0)
+        after = marks(text).bits if text is not None else 0
+        for mark in _places(before ^ after):
+            self._having[mark] ^= 1 << slot
+        if text is not None:
+            self._known[name] = slot, after
+            self._names[slot] = name
+        else:
+            del self._known[name], self._names[slot]
+            self._free.append(slot)
+
+    def likely(self, text: str) -> Iterable[str]:
+        """The names of all texts that may be nearly the same as this one, and of few others."""
+        bits, hidden, number = marks(text)
+        # Of all that share so many marks, the most alike is a text that has no others.
+        least = ceil((ALIKE * number - 2 * hidden) / (2 - ALIKE) - ROUNDING)
+        if not number or least <= 0:
+            return self._known if number else ()
+        having = (self._having[mark] for mark in _places(bits))
+        return (self._names[slot] for slot in _places(_in_at_least(least, having)))
+
+
+def _in_at_least(least: int, numbers: Iterable[int]) -> int:
+    """The bits that are set in at least so many of the numbers. They are counted all at once: bit n of `counts[i]` is
+    bit i of how often bit n was set."""
+    counts: list[int] = []
+    for carried in numbers:
+        for place, bits in enumerate(counts):
+            counts[place], carried = bits ^ carried, bits & carried
+        if carried:
+            counts.append(carried)
+    more, equal = 0, -1
+    for place in reversed(range(max(len(counts), least.bit_length()))):
+        bits = counts[place] if place < len(counts) else 0
+        if least >> place & 1:
+            equal &= bits
+        else:
+            more |= equal & bits
+            equal &= ~bits
+    return more | equal
+
+
+def _places(bits: int) -> Iterator[int]:
+    """The places of the bits that are set."""
+    while bits:
+        lowest = bits & -bits
+        yield lowest.bit_length() - 1
+        bits ^= lowest

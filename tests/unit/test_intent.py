@@ -17,7 +17,7 @@ from bus.domain.intent import (
     Withdraw,
     expire,
 )
-from bus.domain.wording import at_most, key_of, likeness
+from bus.domain.wording import ALIKE, Wordings, _in_at_least, at_most, key_of, likeness
 from bus.errors import InvalidRequest, NotFound
 from bus.model import Limits
 from bus.subjects import SYSTEM
@@ -237,6 +237,39 @@ WORDS = st.lists(st.sampled_from(("fix", "the", "auth", "of", "authors", "Ä", "
 @given(st.text() | WORDS, st.text() | WORDS)
 def test_texts_are_never_more_alike_than_their_marks_say(one: str, other: str) -> None:
     assert at_most(one)(other) >= likeness(one, other)
+
+
+UNUSUAL = "".join(map(chr, range(0x3300, 0x33C8)))
+"""Each of these characters stands for several, so that there are more trigrams than marks."""
+
+
+@given(st.lists(st.text(max_size=9) | WORDS | st.just(UNUSUAL[:150]), max_size=12), WORDS | st.just(UNUSUAL))
+def test_every_text_that_may_be_nearly_the_same_is_found(texts: list[str], asked: str) -> None:
+    wordings = Wordings()
+    for number, text in enumerate(texts):
+        wordings.put(str(number), "something else, which does not count any more")
+        wordings.put(str(number), text)
+        if number % 3 == 0:
+            wordings.put(str(number), None)
+    bound = at_most(asked)
+    likely = {number for number, text in enumerate(texts) if number % 3 and bound(text) >= ALIKE}
+    assert likely <= {int(name) for name in wordings.likely(asked)} <= {n for n in range(len(texts)) if n % 3}
+
+
+@given(st.integers(1, 20), st.lists(st.integers(0, 255), max_size=20))
+def test_bits_are_counted_together(least: int, numbers: list[int]) -> None:
+    counted = [sum(number >> place & 1 for number in numbers) for place in range(8)]
+    assert _in_at_least(least, numbers) == sum((count >= least) << place for place, count in enumerate(counted))
+
+
+def test_what_is_worded_otherwise_is_not_even_looked_at(stage: Stage) -> None:
+    lease = {"lease_s": 600, "expires": stage.at(600), "until": stage.at(900)}
+    for number in range(1000):
+        stage.given("atlas", f"topic-{number}", IntentDeclared(said="x", text=f"mend part {number}", **lease))
+    asked = ("paint-the-shed", "it is not green enough")
+    assert list(stage.view.found(Intent, "default", asked)) == []
+    assert len(list(stage.view.found(Intent, "default", ("x", "mend part 7")))) == 1000
+    assert list(stage.view.found(Intent, "other", asked)) == []
 
 
 def test_what_is_worded_otherwise_costs_next_to_nothing(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:

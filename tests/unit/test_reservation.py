@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-import pytest
+from collections.abc import Callable, Collection
 
-from bus.domain import globs
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bus.domain import globs, reservation_index
 from bus.domain.reservation import (
     Release,
     Renew,
@@ -17,6 +21,7 @@ from bus.domain.reservation import (
     repository_of,
 )
 from bus.domain.reservation_decisions import MOST, expire
+from bus.domain.reservation_index import Holding, Overlapping, ReservationIndex
 from bus.errors import InvalidRequest, NotFound, Unavailable
 from bus.model import Limits
 from bus.operation import FAMILY_OF
@@ -326,3 +331,36 @@ def test_what_begins_otherwise_costs_nothing(stage: Stage, monkeypatch: pytest.M
     assert walked == []
     assert stage.facts("olga", Reserve(paths=("src/deep8*/[x-z]*.py",)))
     assert 0 < len(walked) < 500
+
+
+def test_what_cannot_overlap_is_not_even_compared(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(1000):
+        path = (f"src/part_{number}/**", f"src/part_{number}/*.py", f"docs/page-{number}.md")[number % 3]
+        lease = {"lease_s": 600, "expires": stage.at(600), "until": stage.at(900)}
+        fact = ReservationReserved(paths=(path,), mode="exclusive", **lease)
+        stage.given(("atlas", "nova", "iris")[number % 3], f"default:r-{number}", fact)
+    compared: list[frozenset[str]] = []
+
+    def counting(patterns: Collection[str]) -> Callable[[frozenset[str]], object]:
+        overlap = globs.overlapping(patterns)
+        return lambda paths: compared.append(paths) or overlap(paths)
+
+    monkeypatch.setattr(reservation_index, "overlapping", counting)
+    for path in ("lib/**", "src/new.py", "src/part_x/**", "*/new-*/x.md", "[d]ocs/*.txt"):
+        compared.clear()
+        assert stage.facts("olga", Reserve(paths=(path,)))
+        assert len(compared) <= reservation_index.FEW or path == "[d]ocs/*.txt", path
+    compared.clear()
+    stage.refused("olga", Reserve(paths=("src/part_7/a.py",)), "reserved")
+    assert len(compared) <= reservation_index.FEW
+
+
+@given(st.frozensets(st.text(max_size=30) | st.text("[]!*?-/a", max_size=1200), max_size=3))
+def test_whatever_an_administrator_wrote_can_be_looked_for(paths: frozenset[str]) -> None:
+    held = Reservation(repository="x", agent="atlas", mode="exclusive", reserved=1, lease_s=1, paths=paths)
+    index = ReservationIndex()
+    index.put("x:r-1", held)
+    assert index.find(Holding("x", "atlas")) == {"x:r-1"}
+    index.put("x:r-1", None)
+    assert not index.find(Holding("x", "atlas"))
+    assert index.find(Overlapping("x", ["**"])) == []

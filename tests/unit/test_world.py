@@ -13,6 +13,8 @@ from msgspec.structs import replace
 
 from bus.domain.channel import Channel, ChannelJoined, ChannelOpened, ChannelPosted
 from bus.domain.memory import Memory, MemoryRetracted, MemoryWritten, sameness
+from bus.domain.reservation import Reservation, ReservationReleased, ReservationReserved
+from bus.domain.reservation_index import Holding, Overlapping
 from bus.domain.task import Task, TaskAmended, TaskClaimed, TaskExpired, TaskOpened, TaskReleased, TaskRenewed
 from bus.events import Draft, Event, Fact, Unknown
 from bus.model import Entry, Family, State
@@ -224,6 +226,40 @@ def test_entities_are_found_by_their_rank_as_they_are_and_as_they_are_stored(vie
     view.settled = True
     assert [[key for key, _ in view.ranked(Memory, "default", rank)] for rank in (one, two)] == [["m-2"], []]
     assert [key for key, _ in view.ranked(Memory, "lab", one)] == []
+
+
+def test_what_an_index_finds_is_shown_as_it_is_and_as_it_is_stored(view: Speculation) -> None:
+    def reserved(id_: str, key: str, path: str) -> Draft:
+        fact = ReservationReserved(paths=(path,), mode="exclusive", lease_s=60, expires=NOW, until=NOW)
+        return draft(id_, f"lib:{key}", fact)
+
+    def found(path: str, repository: str = "lib", namespace: str = "default") -> list[str]:
+        asked = Overlapping(repository, [path])
+        return [key.removeprefix("lib:") for key, _ in view.found(Reservation, namespace, asked)]
+
+    for seq, (key, path) in enumerate((("c", "src/**"), ("b", "docs/**"), ("a", "src/a.py")), 1):
+        fold(view, reserved(f"e{seq}", key, path), seq)
+    assert (found("src/a.py"), found("docs/x"), found("lib/**")) == (["c", "a"], ["b"], [])
+    assert found("src/a.py", "src") == found("src/a.py", namespace="other") == []
+    assert not view.touched
+    given_back = draft("e4", "lib:c", ReservationReleased(paths=("src/**",)))
+    view.propose([given_back, reserved("e5", "d", "src/*.py")])
+    assert found("src/a.py") == ["a", "d"]
+    assert view.touched
+    view.touched = False
+    view.settled = True
+    assert found("src/a.py") == ["c", "a"]
+    assert not view.touched
+    view.settled = False
+    view.discard()
+    assert found("src/a.py") == ["c", "a"]
+    loaded = Speculation(view.world)
+    loaded.index()
+    assert [key for key, _ in loaded.found(Reservation, "default", Holding("lib", "atlas"))] == [
+        "lib:c",
+        "lib:b",
+        "lib:a",
+    ]
 
 
 # --- against a model ----------------------------------------------------------------------------------------------
