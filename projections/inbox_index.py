@@ -122,6 +122,12 @@ class InboxIndex:
         """Whether any message there was touched after that event."""
         return self._touched.get(place, 0) > seq
 
+    def said(self, place: int, upto: int) -> tuple[int, int | None]:
+        """How many messages there are in a channel as of an event, and the last of them."""
+        said = self._said.get(place)
+        count = int(np.searchsorted(said.seq.values, upto, "right")) if said is not None else 0
+        return count, int(said.seq.values[count - 1]) if said is not None and count else None
+
     def unread(self, agent: str, after: int, upto: int) -> Unread:
         """What is addressed to an agent by events after one and up to another, as of the latter."""
         spans = [one for one in self._spans.get(agent, ()) if one.begins < upto and one.ends > after]

@@ -58,6 +58,7 @@ def _looking(figures: Figures, ground: Ground, sizes: Sizes) -> None:
     crew.run_one("talk", readers=readers, count=sizes.messages, **raw)
     ground.down()
     ground.up()
+    ground.settle()
     for name in READERS:
         found = crew.run_one("look", home=home, agent=name, giver="asker", count=sizes.times).extra
         what = f"{sizes.messages:,} messages" + (", all unread" if name == "behind" else f", {LEFT} unread")

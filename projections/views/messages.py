@@ -5,6 +5,7 @@ Rules:
   the latest edit up to then.
 * `place` is a 64-bit hash of the conversation's name: integers are scanned ten times faster than text. The name is
   compared too, so a collision costs time, never correctness.
+* How many messages channels have, and who is in them, is known in memory: to list one takes no look at all messages.
 * What a page shows is chosen first, over few narrow columns; only then are the chosen messages read whole. The database
   decodes texts by the thousand, however few of them are wanted.
 """
@@ -334,16 +335,12 @@ def list_channels(reader: Reader, request: channel.List) -> channel.Channels:
         where.append(f"kid in (select kid from {reader.at('channel_members')} where item = ?)")
         params.append(request.member)
     sql = f"""
-        with page as (
-            select kid, seq_from, channel, topic, archived from {reader.at("channel")}
-            where {" and ".join(where)} and kid > {request.since or 0} order by kid limit {request.limit}),
-        said as (
-            select conversation, count(*) as messages, max(seq) as last from {reader.at("message")}
-            where family = 'channel' and namespace = ? group by 1),
-        joined as (select kid, list(item order by item) as members from {reader.at("channel_members")} group by 1)
-        select kid, seq_from, channel, topic, archived, members, messages, last
-        from page left join said on said.conversation = page.channel left join joined using (kid) order by kid"""
-    rows = reader.rows(sql, [*params, request.namespace])
+        select kid, seq_from, channel, topic, archived from {reader.at("channel")}
+        where {" and ".join(where)} and kid > {request.since or 0} order by kid limit {request.limit}"""
+    rows = reader.rows(sql, params)
+    members = _members(reader, request.namespace, [name for _, _, name, *_ in rows])
+    with reader.inboxes() as index:
+        said = {name: index.said(place_of("channel", request.namespace, name), reader.seq) for _, _, name, *_ in rows}
     return channel.Channels(
         seq=reader.seq,
         time=reader.time_of(reader.seq),
@@ -353,14 +350,20 @@ def list_channels(reader: Reader, request: channel.List) -> channel.Channels:
                 seq=since,
                 topic=topic,
                 archived=archived,
-                members=members or [],
-                messages=messages or 0,
-                last=last,
+                members=members[name],
+                messages=said[name][0],
+                last=said[name][1],
             )
-            for _, since, name, topic, archived, members, messages, last in rows
+            for _, since, name, topic, archived in rows
         ],
         next=rows[-1][0] if len(rows) == request.limit else None,
     )
+
+
+def _members(reader: Reader, namespace: str, names: Sequence[str]) -> dict[str, list[str]]:
+    """Who has joined each of these channels."""
+    known = reader.states(channel.Channel, namespace, names)
+    return {name: sorted(known[name].state.members) for name in names}
 
 
 @answers(dm.List, "dms")

@@ -91,6 +91,11 @@ def test_piles_count_events_and_reasons_by_place(index: InboxIndex) -> None:
     }
 
 
+def test_a_channel_has_so_many_messages_as_of_an_event(index: InboxIndex) -> None:
+    assert [index.said(DEV, upto) for upto in (4, 5, 34, 35, LAST)] == [(0, None), (1, 5), (3, 25), (4, 35), (4, 35)]
+    assert index.said(OPS, LAST) == (0, None)
+
+
 def test_a_touch_is_known_by_its_place(index: InboxIndex) -> None:
     index.touch(40, DEV)
     assert index.touched_since(DEV, 39)
