@@ -5,49 +5,65 @@ Rule: whether two patterns overlap is said by `bus.domain.globs`, here as in the
 
 from __future__ import annotations
 
-from msgspec.structs import replace
+from collections.abc import Sequence
+from datetime import datetime
+from typing import NamedTuple
 
 from bus.domain import reservation
-from bus.domain.globs import normal, overlap
+from bus.domain.globs import normal, overlap, overlapping
 from bus.domain.reservation import id_of
 from bus.domain.reservation_decisions import clash
 from projections.query import Reader, answers, utc
 
 
-def _held(reader: Reader, namespace: str, repository: str, asker: str, mode: str) -> list[reservation.Conflict]:
-    """Everything that `asker` could conflict with, path by path; `path` is left empty."""
+class Held(NamedTuple):
+    """A path that is reserved, as the tables have it."""
+
+    path: str
+    agent: str
+    mode: str
+    reason: str
+    expires: datetime
+    key: str
+
+
+def _held(reader: Reader, request: reservation.Check, paths: Sequence[str]) -> list[Held]:
+    """What the one who asks conflicts with, were it to reserve all of these paths."""
     sql = f"""
         select p.item, r.agent, r.mode, r.reason, r.expires, r.reservation
         from {reader.at("reservation")} r join {reader.at("reservation_paths")} p using (kid)
         where r.namespace = ? and r.repository = ? and r.state = 'held' and r.agent <> ?
         order by r.reserved, p.item"""
-    return [
-        reservation.Conflict(
-            path="",
-            held=held,
-            agent=agent,
-            mode=its_mode,
-            reason=reason,
-            expires=utc(expires),
-            reservation=id_of(key),
-        )
-        for held, agent, its_mode, reason, expires, key in reader.rows(sql, [namespace, repository, asker])
-        if clash(mode, its_mode)
-    ]
+    repository = request.repository or request.namespace
+    rows = map(Held._make, reader.rows(sql, [request.namespace, repository, reader.agent]))
+    overlap_with = overlapping(paths)
+    return [held for held in rows if overlap_with(frozenset((held.path,))) and clash(request.mode, held.mode)]
 
 
 @answers(reservation.Check)
 def check(reader: Reader, request: reservation.Check) -> reservation.Conflicts:
-    repository = request.repository or request.namespace
-    held = _held(reader, request.namespace, repository, reader.agent, request.mode)
+    paths = sorted({normal(path) for path in request.paths})
+    held = _held(reader, request, paths)
     free, conflicts = [], []
-    for path in sorted({normal(path) for path in request.paths}):
-        known = next((one for one in held if overlap(path, one.held)), None)
+    for path in paths:
+        known = next((one for one in held if overlap(path, one.path)), None)
         if known is None:
             free.append(path)
         else:
-            conflicts.append(replace(known, path=path))
+            conflicts.append(_conflict(path, known))
     return reservation.Conflicts(seq=reader.seq, time=reader.time_of(reader.seq), free=free, conflicts=conflicts)
+
+
+def _conflict(path: str, known: Held) -> reservation.Conflict:
+    return reservation.Conflict(
+        path=path,
+        held=known.path,
+        agent=known.agent,
+        mode=known.mode,
+        reason=known.reason,
+        expires=utc(known.expires),
+        reservation=id_of(known.key),
+    )
 
 
 @answers(reservation.List, "reservations")
