@@ -13,14 +13,12 @@ Rules:
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-import anyio
-import anyio.to_thread
 from msgspec.structs import replace
 
 from bus import config, families, remote
@@ -60,7 +58,7 @@ class Bus:
         self._ids = RandomIds()
         self._stack = AsyncExitStack()
         self._connection: Connection | None = None
-        self._reviving = anyio.Lock()
+        self._reviving = asyncio.Lock()
         self._opened = False
 
     @classmethod
@@ -157,7 +155,7 @@ class Bus:
                 tries += 1
                 if self._clock.monotonic_ns() + pause_s * 1e9 > deadline:
                     raise self._explained(error) from None
-                await anyio.sleep(pause_s)
+                await asyncio.sleep(pause_s)
                 if tries >= SILENT_TRIES and error.code in ("no_responders", "timeout"):
                     await self._look_after()
 
@@ -194,7 +192,7 @@ class Bus:
         settings = self._settings
         if settings.url is not None and settings.creds is not None:
             try:
-                text = await anyio.Path(settings.creds).read_text()
+                text = await asyncio.to_thread(settings.creds.read_text)
             except OSError as error:
                 raise NotFound(
                     "the credentials cannot be read", entity=str(settings.creds), found=str(error)
@@ -204,9 +202,7 @@ class Bus:
         home = open_home(settings.home)
         if (followed := remote.read(home)) is not None:
             followed.check_agent(self.agent)
-        server = await anyio.to_thread.run_sync(
-            partial(ensure_up, home, timeout_s=settings.file.process.start_timeout_s)
-        )
+        server = await asyncio.to_thread(ensure_up, home, timeout_s=settings.file.process.start_timeout_s)
         known = home.keyring.known(self.agent)
         self._opened = True
         await self._connect(server.url, known if known is not None else await self._first_use(server.url, home))
@@ -236,8 +232,9 @@ class Bus:
         if connection is not None and connection.connected:
             return connection
         if connection is not None:
-            with anyio.move_on_after(DOWN_S):
-                await connection.wait_connected()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(DOWN_S):
+                    await connection.wait_connected()
                 return connection
         if self._settings.url is None:
             async with self._reviving:
@@ -266,9 +263,7 @@ class Bus:
             home = open_home(self._settings.home)
             async with self._reviving:
                 with suppress(Unavailable):  # Whoever asks goes on trying as long as it wants to.
-                    await anyio.to_thread.run_sync(
-                        partial(ensure_up, home, timeout_s=self._settings.file.process.start_timeout_s)
-                    )
+                    await asyncio.to_thread(ensure_up, home, timeout_s=self._settings.file.process.start_timeout_s)
 
 
 def operation_named(name: str) -> Operation:

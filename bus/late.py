@@ -1,16 +1,20 @@
-"""What thin clients import when they need it: a logger, and parts of other packages.
+"""What thin clients import when they need it, or not at all: a logger, parts of other packages, anyio.
 
 Rules:
 * structlog is imported when there is something to say. Importing it takes longer than asking a daemon does, and most
   clients ask once.
 * A package that imports a part of itself that we do not use is imported without it (`import_without`). For whoever
   does use that part, in this process and at any time, it is there as always.
+* A client that a program with anyio uses heeds its cancel scopes; one that is alone does without it.
 """
 
 from __future__ import annotations
 
+import asyncio
 import sys
-from contextlib import suppress
+import threading
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from importlib import import_module
 from types import ModuleType
 from typing import Any
@@ -56,11 +60,25 @@ def _configure() -> None:
     )
 
 
+@asynccontextmanager
+async def shielded(limit_s: float) -> AsyncIterator[None]:
+    """Do the body to its end, also when whoever waits for it was cancelled before; but at most so long."""
+    # A cancelled scope of anyio cancels again and again whatever waits in it; without anyio there is no scope.
+    if (anyio := sys.modules.get("anyio")) is not None:
+        with anyio.move_on_after(limit_s, shield=True):
+            yield
+        return
+    with suppress(TimeoutError):
+        async with asyncio.timeout(limit_s):
+            yield
+
+
 def import_without(module: str, part: str) -> None:
     """Import `module`, which says `import <part>` and uses that only later, without it: `part` (`package.name`) is
     imported when its package is first asked for that name, or by whoever imports it."""
     package, _, name = part.rpartition(".")
-    if part in sys.modules or package in sys.modules:
+    # Another thread might import the same meanwhile, and take what stands in for it for the part itself.
+    if part in sys.modules or package in sys.modules or threading.active_count() > 1:
         return
     stand_in = sys.modules[part] = ModuleType(part)
     try:

@@ -227,7 +227,10 @@ def live(home: Home) -> Server | None:
 def greeting(port: int) -> dict[str, Any]:
     """What the server on `port` says of itself to a new client; nothing when none answers within a second."""
     try:
-        with socket.create_connection((HOST, port), ANSWER_S) as connection:
+        # An address needs no look-up; that of `create_connection` would import all that there is about names.
+        with socket.socket() as connection:
+            connection.settimeout(ANSWER_S)
+            connection.connect((HOST, port))
             line = connection.makefile("rb").readline(65_536)
         word, _, info = line.partition(b" ")
         said: dict[str, Any] = msgspec.json.decode(info) if word == b"INFO" else {}

@@ -19,12 +19,11 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Se
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
-import anyio
 import msgspec
 
 from bus.clock import RandomIds
 from bus.errors import BusError, InvalidRequest, NotAllowed, Unavailable
-from bus.late import Logger, import_without
+from bus.late import Logger, import_without, shielded
 from bus.replies import Replies, answered, broken
 from bus.wire import Message, Parser, publish_command
 
@@ -117,8 +116,7 @@ class _Client(Client):
         super().__init__()
         self.counters = counters
         self.subscriptions: dict[str, Subscription] = {}
-        self.tcp = _Tcp()  # type: ignore[no-untyped-call]
-        self._transport = self.tcp
+        self._transport = self.tcp = _Tcp()  # type: ignore[no-untyped-call]
         self._ps = _Parser(self.subscriptions, self.on_operation)  # type: ignore[assignment]
         self._on_lost, self._on_denied = on_lost, on_denied
         self._flushing = False
@@ -196,12 +194,10 @@ class Connection:
     """One connection to NATS, kept alive. Made by `connect`; used from the event loop it was made in."""
 
     def __init__(self, inbox: str, on_state: Callable[[bool], None] | None) -> None:
-        self.counters = Counters()
+        self.counters, self._on_state = Counters(), on_state
         self._client = _Client(self.counters, self._lost, self._denied)
-        self._on_state = on_state
         self._replies = Replies(f"{inbox}.{RandomIds().short('c')}.")
-        self._inboxes = 0
-        self._up = anyio.Event()
+        self._inboxes, self._up = 0, asyncio.Event()
 
     @property
     def connected(self) -> bool:
@@ -223,6 +219,7 @@ class Connection:
             if self._client.is_closed:
                 raise Unavailable("the connection is closed", code="closed")
             await self._up.wait()
+            await asyncio.sleep(0)  # It may be set for a connection that has broken again: then the loop has to go on.
 
     def new_inbox(self) -> str:
         """A subject to subscribe to, for replies to this connection only."""
@@ -232,11 +229,11 @@ class Connection:
     async def rtt(self, timeout_s: float = REQUEST_S) -> float:
         """Seconds that the server takes to answer; everything sent before has been handled by it then."""
         self._check("PING")
-        start = anyio.current_time()
+        start = (now := asyncio.get_running_loop().time)()
         waiting = self._replies.new("PING")
         self._client.ping(waiting.future)
         await self._replies.first(waiting, timeout_s)
-        return anyio.current_time() - start
+        return now() - start
 
     def send(self, subject: str, data: bytes, headers: Mapping[str, str] | None = None, reply: str = "") -> None:
         """Publish without waiting for room. Raises Unavailable without a connection, InvalidRequest for what no
@@ -314,7 +311,7 @@ class Connection:
     def _lost(self) -> None:
         self.counters.disconnects += 1
         if self._up.is_set():
-            self._up = anyio.Event()
+            self._up = asyncio.Event()
         self._replies.lost()
         for subscription in list(self._client.subscriptions.values()):
             if subscription.on_lost is not None:
@@ -342,12 +339,12 @@ class Connection:
         options |= {"connect_timeout": min(timeout_s, 2.0), "max_reconnect_attempts": -1, "reconnect_time_wait": 0.2}
         options |= {"max_outstanding_pings": 2, "ping_interval": 1}
         try:
-            with anyio.fail_after(timeout_s):
+            async with asyncio.timeout(timeout_s):
                 await self._client.connect(servers, **options)
                 tries = 0
                 # A server that looks for the account for a second asks whether we live before it lets us in.
                 while self._client.is_connecting:  # noqa: ASYNC110 - both ends are to be watched
-                    await anyio.sleep(0.01)
+                    await asyncio.sleep(0.01)
                 await self.subscribe(f"{self._replies.inbox}*", self._replies.receive)
         except TimeoutError as error:
             raise _refusal(error, servers) from None
@@ -358,9 +355,12 @@ class Connection:
     async def _shut(self) -> None:
         """Send what is waiting and close, within a second, also when the server has stalled."""
         was_connected = self.connected
-        with anyio.move_on_after(1.0, shield=True):
+        async with shielded(1.0):
             self._client.write()
             await self._client.close()
+            while (task := self._client._reconnection_task) is not None and not task.done():
+                task.cancel()  # Again: asyncio forgets it when what was waited for ends in the same moment.
+                await asyncio.sleep(0)
         self._client.tcp.abort()
         self._up.set()
         if was_connected:

@@ -176,7 +176,18 @@ def test_the_machine_is_asked_in_few_places(name: str) -> None:
 
 @pytest.mark.parametrize("module", ["bus.client", "cli.main"])
 def test_clients_are_lean(module: str) -> None:
-    heavy = {"duckdb", "usearch", "numpy", "structlog", "httpx", "projections.store", "nats.js", "typer", "rich"}
+    heavy = {
+        "duckdb",
+        "usearch",
+        "numpy",
+        "structlog",
+        "httpx",
+        "projections.store",
+        "nats.js",
+        "typer",
+        "rich",
+        "anyio",
+    }
     script = f"import sys, {module}; print(*sorted({heavy} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == ""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from typing import Any
 
 import anyio
@@ -194,6 +194,26 @@ async def test_closing_does_not_wait_for_a_frozen_server(make_server: Any) -> No
     with pytest.raises(Unavailable) as caught:
         await connection.wait_connected()
     assert caught.value.code == "closed"
+
+
+async def test_closing_ends_an_attempt_to_connect_that_missed_its_cancellation(make_server: Any, wait_for: Any) -> None:
+    async def deaf(times: int) -> None:
+        for _ in range(times):
+            with suppress(asyncio.CancelledError):
+                await asyncio.sleep(60)
+        await asyncio.sleep(60)
+
+    server = make_server()
+    async with connect(server.url, name="test", inbox="_INBOX.test") as connection:
+        server.kill()
+        await wait_for(lambda: not connection.connected)
+        trying = connection._client._reconnection_task
+        assert trying is not None
+        trying.cancel()
+        connection._client._reconnection_task = task = asyncio.create_task(deaf(2))
+        await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert task.done()
 
 
 async def test_what_was_sent_before_closing_arrives(nats_server: Any, connecting: Any, wait_for: Any) -> None:

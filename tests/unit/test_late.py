@@ -1,4 +1,4 @@
-"""What clients note for themselves, and packages they import without a part of them."""
+"""What clients note for themselves, packages they import without a part of them, and how they end undisturbed."""
 
 from __future__ import annotations
 
@@ -6,7 +6,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import anyio
 import pytest
+
+from bus.late import shielded
 
 SCRIPT = """
 from bus import late
@@ -73,6 +76,50 @@ def test_what_somebody_has_imported_is_left_as_it_is() -> None:
     subprocess.run([sys.executable, "-c", script], check=True)
 
 
+def test_where_another_thread_may_import_it_too_a_package_is_imported_whole() -> None:
+    script = "import sys, threading; end = threading.Event(); threading.Thread(target=end.wait).start(); "
+    script += "import bus.transport; end.set(); assert 'nats.js.api' in sys.modules"
+    subprocess.run([sys.executable, "-c", script], check=True)
+
+
 def test_jetstream_of_the_nats_package_is_there_for_who_uses_it() -> None:
     script = "import bus.transport; import nats; nats.js.api.Header; from nats.js.api import Header; Header.STATUS"
     subprocess.run([sys.executable, "-c", script], check=True)
+
+
+SHIELDED = """
+import asyncio, sys
+from bus.late import shielded
+
+async def main():
+    done = []
+    async with shielded({limit_s}):
+        await asyncio.sleep({body_s})
+        done.append("whole")
+    print(done, "anyio" in sys.modules)
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.parametrize(("limit_s", "body_s", "said"), [(60, 0, "['whole'] False"), (0.01, 60, "[] False")])
+def test_a_client_that_is_alone_needs_no_anyio_to_end(limit_s: float, body_s: float, said: str) -> None:
+    script = SHIELDED.format(limit_s=limit_s, body_s=body_s)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == said
+
+
+@pytest.mark.parametrize(("limit_s", "body_s", "whole"), [(60, 0.01, True), (0.01, 60, False)])
+async def test_what_is_shielded_is_not_cancelled_again(limit_s: float, body_s: float, whole: bool) -> None:
+    ended: list[bool] = []
+    with anyio.CancelScope() as scope:
+        try:
+            scope.cancel()
+            await anyio.sleep(0)
+        finally:
+            async with shielded(limit_s):
+                await anyio.sleep(body_s)
+                ended.append(True)
+            ended.append(False)
+    assert ended == ([True, False] if whole else [False])
+    assert scope.cancelled_caught
