@@ -5,9 +5,9 @@ Rules:
   closed in the tables (`closes`), and that is done before anything is inserted.
 * The hash chain runs over the raw records: digest = sha256(previous digest, seq, subject, sorted headers, body).
 * A view whose fold fails on an event adds nothing for it; that is logged and counted, and the next event goes on.
-* Events are taken in slices, and each kind of work is done for all of a slice before the next kind: a processor's cache
-  holds the code of one of them, not of all, which makes all of it a third faster.
-* Everything here is pure; how the events are cut into slices and batches makes no difference to the tables.
+* Many events are taken at a time, and each kind of work is done for all of them before the next kind: a processor's
+  cache holds the code of one kind, not of all, which makes all of it a third faster.
+* Everything here is pure; how the events are taken and cut into batches makes no difference to the tables.
 """
 
 from __future__ import annotations
@@ -30,8 +30,6 @@ logger = structlog.get_logger(__name__)
 
 CHAIN_START = bytes(32)
 """The digest before the first event."""
-SLICE_EVENTS = 200
-"""This many events are a good slice: each kind of work is worth its start, and a caller has its turn soon."""
 SKIPPED_KINDS = 1000
 """So many kinds of unreadable events are counted apart; the rest counts as `other`."""
 
@@ -87,7 +85,7 @@ class Projection:
         self._open: dict[str, dict[Any, Row]] = {name: {} for name in self.schema.tables}
 
     def take(self, records: Sequence[Record], found: Sequence[Event], changes: Iterable[Change | None]) -> list[bytes]:
-        """Add a slice of events and what each did (see World.fold). -> the digest of the chain after each of them"""
+        """Add the next events and what each did (see World.fold). -> the digest of the chain after each of them"""
         links = list(accumulate(records, link, initial=self.chain))[1:]
         stored_ns, add = self.stored_ns, self._event_rows.append
         for event in found:

@@ -32,7 +32,7 @@ from bus.log import Log
 from bus.model import Family
 from bus.operation import CODEC, FAMILIES
 from bus.world import World
-from projections.batch import CHAIN_START, SLICE_EVENTS, Projection
+from projections.batch import CHAIN_START, Projection
 from projections.reader import Reader
 from projections.schema import FactTable, Row, Schema
 from projections.store import FILE, Store
@@ -119,13 +119,11 @@ class Replay:
         # Nothing made here forms a cycle; looking for cycles among all of it would take a fifth of the time.
         gc.disable()
         try:
-            for start in range(0, len(records), SLICE_EVENTS):
-                part = records[start : start + SLICE_EVENTS]
-                events = [decode(record) for record in part]
-                self._digests += b"".join(rows.take(part, events, [fold(event) for event in events]))
-                for event in events:
-                    if isinstance(event.fact, LogSealed):
-                        self._check(event.seq, event.fact)
+            events = [decode(record) for record in records]
+            self._digests += b"".join(rows.take(records, events, [fold(event) for event in events]))
+            for event in events:
+                if isinstance(event.fact, LogSealed):
+                    self._check(event.seq, event.fact)
         finally:
             gc.enable()
         del self._digests[: max(0, len(self._digests) // 32 - CHAIN_KEPT) * 32]

@@ -29,7 +29,7 @@ from bus.events import Codec, Event
 from bus.log import Chunk, Log
 from bus.operation import CODEC
 from bus.world import Change
-from projections.batch import SLICE_EVENTS, Batch, Projection
+from projections.batch import Batch, Projection
 from projections.reader import Reader
 from projections.store import Store
 
@@ -40,6 +40,8 @@ LIVE_EVENTS = 1_000
 BEHIND_EVENTS = 10_000
 BATCH_BYTES = 32 << 20
 """Most bytes of bodies that gather for one batch, whatever their number."""
+SLICE_EVENTS = 200
+"""After so many events everything else on the loop gets its turn."""
 GATHER_S = 0.25
 """A batch that is to become large waits at most so long."""
 REST_RATIO = 9
@@ -168,7 +170,7 @@ class Worker:
             events = [self._codec.decode(record) for record in part]
             self._gathered.take(part, events, [self._change(event) for event in events])
             self._news.set()
-            await anyio.lowlevel.checkpoint()  # Everything else on the loop gets its turn.
+            await anyio.lowlevel.checkpoint()
 
     def _change(self, event: Event) -> Change | None:
         try:

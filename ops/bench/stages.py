@@ -13,7 +13,7 @@ from bench.crew import Result
 from bus.jetstream import JetStreamLog
 from bus.operation import CODEC, FAMILIES
 from bus.world import World
-from projections.batch import SLICE_EVENTS, Projection
+from projections.batch import Projection
 from projections.replay import BATCH_EVENTS, fold_log
 from projections.schema import Schema, discover
 from projections.store import FILE, Store
@@ -63,14 +63,11 @@ async def _stages(
         if len(waiting) < BATCH_EVENTS and records[-1].seq < upto:
             continue
         ended("read")
-        for start in range(0, len(waiting), SLICE_EVENTS):
-            part = waiting[start : start + SLICE_EVENTS]
-            found = [CODEC.decode(record) for record in part]
-            ended("decode")
-            changes = [world.fold(event) for event in found]
-            ended("fold")
-            rows.take(part, found, changes)
-            ended("rows")
+        found = [CODEC.decode(record) for record in waiting]
+        ended("decode")
+        changes = [world.fold(event) for event in found]
+        ended("fold")
+        rows.take(waiting, found, changes)
         batch = rows.cut()
         ended("rows")
         store.commit(batch)

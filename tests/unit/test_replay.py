@@ -181,6 +181,13 @@ async def test_a_seal_that_cannot_be_is_broken(live: Live, upto: int, head: str)
 
 
 @alive
+async def test_a_seal_of_what_comes_after_it_is_broken_unchecked(live: Live) -> None:
+    live.append("log", "chain", LogSealed(upto=2, head="0" * 64), SYSTEM)
+    last = live.append("channel", "dev", ChannelOpened())
+    assert await _seals(live, last) == (0, [1])
+
+
+@alive
 async def test_a_seal_of_the_empty_log_is_whole(live: Live) -> None:
     live.append("log", "chain", LogSealed(upto=0, head="0" * 64), SYSTEM)
     assert await _seals(live, 1) == (0, [])
