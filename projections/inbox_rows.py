@@ -21,7 +21,7 @@ from projections.inbox_index import InboxIndex
 from projections.views.inbox import ADDRESSED
 from projections.views.messages import MESSAGE, TOUCH, place_of
 
-SLICE = 50_000
+SLICE = 20_000
 """So many events are taken in at a time; whoever asks meanwhile waits for one slice at most."""
 MEMBERS = "channel_members"
 Rows = Mapping[str, Sequence[Sequence[Any]]]

@@ -42,7 +42,9 @@ class Indexes:
 
     def step(self, seq: int, chunks: Chunks) -> None:
         """Take in some more of what the tables contain up to `seq`."""
-        self.inboxes.step(seq, chunks)
+        # All of it: it is quick beside the words, and whoever looks into an inbox first would have to do it.
+        while not self.inboxes.step(seq, chunks):
+            pass
         self.lexicon.step(seq, chunks)
         caught_up = self.embeddings.step(seq, chunks)
         # A graph is grown when all its vectors are here, so that one in a file is found to fit.

@@ -202,6 +202,8 @@ async def test_a_slice_after_another_ends_what_began_in_one_before(
         folding.happens("channel", "dev", fact)
         folding.happens("channel", "dev", ChannelPosted(text="news"), "bob")
     folding.write()
+    folding.store.indexes.step(folding.store.position, folding.store.chunks)
+    assert folding.store.indexes.inboxes.position == folding.store.position, "nobody has to wait for it later"
     assert [seq for seq, _ in await found(folding)] == [4, 8, 12]
 
 
