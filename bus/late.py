@@ -3,8 +3,8 @@
 Rules:
 * structlog is imported when there is something to say. Importing it takes longer than asking a daemon does, and most
   clients ask once.
-* A package that imports a part of itself that we do not use is imported without it (`import_without`). For whoever
-  does use that part, in this process and at any time, it is there as always.
+* A package that imports what we do not use is imported without that (`import_without`). For whoever does use it, in
+  this process and at any time, it is there as always.
 * A client that a program with anyio uses heeds its cancel scopes; one that is alone does without it.
 """
 
@@ -73,22 +73,29 @@ async def shielded(limit_s: float) -> AsyncIterator[None]:
             yield
 
 
-def import_without(module: str, part: str) -> None:
-    """Import `module`, which says `import <part>` and uses that only later, without it: `part` (`package.name`) is
-    imported when its package is first asked for that name, or by whoever imports it."""
-    package, _, name = part.rpartition(".")
+def import_without(module: str, *parts: str) -> None:
+    """Import `module` without `parts` (`package.name`), which it imports too and does without or uses only later.
+
+    Any part is there for whoever imports it later; one of a package that comes with `module`, for whoever asks that for
+    it as well.
+    """
     # Another thread might import the same meanwhile, and take what stands in for it for the part itself.
-    if part in sys.modules or package in sys.modules or threading.active_count() > 1:
+    if module in sys.modules or threading.active_count() > 1:
         return
-    stand_in = sys.modules[part] = ModuleType(part)
+    stand_ins = {part: ModuleType(part) for part in parts if part not in sys.modules}
+    late = [part.rpartition(".") for part in stand_ins if part.rpartition(".")[0] not in sys.modules]
+    sys.modules.update(stand_ins)
     try:
-        # A version that does need it fails here, and is imported whole by the import statement that follows.
+        # A version that does need them fails here, and is imported whole by the import statement that follows.
         with suppress(ImportError, AttributeError):
             import_module(module)
-            vars(sys.modules[package])["__getattr__"] = _first_use(package, name)
+            for package, _, name in late:
+                if (made := sys.modules.get(package)) is not None:
+                    vars(made)["__getattr__"] = _first_use(package, name)
     finally:
-        if sys.modules.get(part) is stand_in:
-            del sys.modules[part]
+        for part, stand_in in stand_ins.items():
+            if sys.modules.get(part) is stand_in:
+                del sys.modules[part]
 
 
 def _first_use(package: str, name: str) -> Any:

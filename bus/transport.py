@@ -27,7 +27,8 @@ from bus.late import Logger, import_without, shielded
 from bus.replies import Replies, answered, broken
 from bus.wire import Message, Parser, publish_command
 
-import_without("nats.aio.client", "nats.js")  # Nobody here uses it, and it takes longer to import than all the rest.
+# Two long imports for what nobody here needs: JetStream, and its own version (it tells the server 0.0.0).
+import_without("nats.aio.client", "nats.js", "importlib.metadata")
 from nats import errors as nats_errors  # noqa: E402
 from nats.aio.client import Client, RawCredentials  # noqa: E402
 from nats.aio.transport import TcpTransport  # noqa: E402
@@ -114,11 +115,10 @@ class _Client(Client):
 
     def __init__(self, counters: Counters, on_lost: Callable[[], None], on_denied: Callable[[str, str], None]) -> None:
         super().__init__()
-        self.counters = counters
         self.subscriptions: dict[str, Subscription] = {}
         self._transport = self.tcp = _Tcp()  # type: ignore[no-untyped-call]
         self._ps = _Parser(self.subscriptions, self.on_operation)  # type: ignore[assignment]
-        self._on_lost, self._on_denied = on_lost, on_denied
+        self.counters, self._on_lost, self._on_denied = counters, on_lost, on_denied
         self._flushing = False
         self.problem: Exception = ConnectionError("the connection broke")
 

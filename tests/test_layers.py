@@ -187,6 +187,7 @@ def test_clients_are_lean(module: str) -> None:
         "typer",
         "rich",
         "anyio",
+        "importlib.metadata",
     }
     script = f"import sys, {module}; print(*sorted({heavy} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)

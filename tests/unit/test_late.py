@@ -46,7 +46,7 @@ PACKAGE = {
 WITHOUT = """
 import sys
 from bus.late import import_without
-import_without("pack.core", "pack.part")
+import_without("pack.core", "pack.part", "wave")
 """
 
 
@@ -57,6 +57,10 @@ import_without("pack.core", "pack.part")
         ("", "from pack.part.inner import VALUE; import pack; assert vars(pack)['part'].VALUE is VALUE; pack.use()"),
         ("", "import pack.part; assert pack.part is sys.modules['pack.part']; assert pack.part.inner.VALUE == 7"),
         ("", "import pack; assert not hasattr(pack, 'other')"),
+        (
+            "try:\n    from wave import open as found\nexcept ImportError:\n    found = None\n",
+            "import pack, wave; assert pack.core.found is None; assert wave.open",
+        ),
         ("", "import_without('pack.core', 'pack.part'); import pack; assert pack.use() == 7"),
         # A version that needs the part at once.
         ("from pack.part import VALUE\n", "import pack.core; assert 'pack.part.inner' in sys.modules; pack.core.use()"),
@@ -79,6 +83,12 @@ def test_what_somebody_has_imported_is_left_as_it_is() -> None:
 def test_where_another_thread_may_import_it_too_a_package_is_imported_whole() -> None:
     script = "import sys, threading; end = threading.Event(); threading.Thread(target=end.wait).start(); "
     script += "import bus.transport; end.set(); assert 'nats.js.api' in sys.modules"
+    subprocess.run([sys.executable, "-c", script], check=True)
+
+
+def test_the_metadata_of_packages_are_there_for_who_uses_them() -> None:
+    script = "import sys, bus.transport; assert 'importlib.metadata' not in sys.modules; "
+    script += "from importlib.metadata import version; assert version('nats-py')"
     subprocess.run([sys.executable, "-c", script], check=True)
 
 
