@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from datetime import datetime, timedelta
 from heapq import nlargest
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
 from msgspec import Meta, Struct
 from msgspec.structs import replace
@@ -290,8 +290,15 @@ def decide_withdraw(view: View, request: Withdraw, ctx: Context) -> Decision:
     return WithdrawReply(seq=entry.since, key=key, state=intent.state)
 
 
+class Wording(NamedTuple):
+    """Asks for the intents of which the key, or the text, may be nearly the same as these words."""
+
+    of: Literal["key", "text"]
+    words: str
+
+
 class IntentIndex:
-    """Finds the intents of one namespace that may be worded like a key, or like what is said with it."""
+    """Finds the intents of one namespace."""
 
     def __init__(self) -> None:
         self._keys, self._texts = Wordings(), Wordings()
@@ -300,28 +307,23 @@ class IntentIndex:
         self._keys.put(key, key if intent is not None else None)
         self._texts.put(key, intent.text if intent is not None else None)
 
-    def find(self, asked: tuple[str, str]) -> Collection[str]:
-        key, text = asked
-        return {*self._keys.likely(key), *self._texts.likely(text)}
+    def find(self, asked: Wording) -> Collection[str]:
+        return (self._keys if asked.of == "key" else self._texts).likely(asked.words)
 
 
 def near(view: View, namespace: str, key: str, text: str) -> list[Near]:
     """The other intents of the namespace that are worded alike, the most alike first."""
-    key_bound, text_bound, is_path = at_most(key), at_most(text), "/" in key
-    candidates = []
-    for other, entry in view.found(Intent, namespace, (key, text)):
-        if other == key:
-            continue
-        by_key = 0.0 if is_path and "/" in other else key_bound(other)
-        share = max(by_key, text_bound(entry.state.text))
-        if share >= ALIKE:
-            candidates.append((share, -entry.state.declared, other))
+    asked = (Wording("key", key), Wording("text", text))
+    likely = [one for wording in asked for one in _likely(view, namespace, key, wording)]
+    # An intent may be among them twice: by its key and by its text.
+    nearest = dict.fromkeys(other for _, _, other in nlargest(2 * COMPARED, likely))
     found = []
-    for _, _, other in nlargest(COMPARED, candidates):
+    for other in list(nearest)[:COMPARED]:
         intent = view.get(Intent, namespace, other)
         assert intent is not None
         assert intent.expires is not None
-        share = max(_keys_alike(key, other), likeness(text, intent.text))
+        by_key = 0.0 if _are_paths(key, other) else likeness(key, other)
+        share = max(by_key, likeness(text, intent.text))
         if share >= ALIKE:
             found.append(
                 Near(
@@ -336,9 +338,21 @@ def near(view: View, namespace: str, key: str, text: str) -> list[Near]:
     return sorted(found, key=lambda one: (-one.likeness, one.seq))[:WARNINGS]
 
 
-def _keys_alike(one: str, other: str) -> float:
-    # Paths of one directory are written alike and mean different files.
-    return 0.0 if "/" in one and "/" in other else likeness(one, other)
+def _likely(view: View, namespace: str, key: str, asked: Wording) -> list[tuple[float, int, str]]:
+    """The other intents that may be nearly the same: how alike at most, when they were declared, their keys."""
+    is_key, bound = asked.of == "key", at_most(asked.words)
+    return [
+        (share, -entry.state.declared, other)
+        for other, entry in view.found(Intent, namespace, asked)
+        if (share := bound(other if is_key else entry.state.text)) >= ALIKE
+        and other != key
+        and not (is_key and _are_paths(key, other))
+    ]
+
+
+def _are_paths(one: str, other: str) -> bool:
+    """Paths of one directory are written alike and mean different files."""
+    return "/" in one and "/" in other
 
 
 # --- replies ------------------------------------------------------------------------------------------------------

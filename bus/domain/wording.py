@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from functools import lru_cache
 from math import ceil
 from typing import NamedTuple
@@ -139,7 +139,7 @@ class Wordings:
             del self._known[name], self._names[slot]
             self._free.append(slot)
 
-    def likely(self, text: str) -> Iterable[str]:
+    def likely(self, text: str) -> Collection[str]:
         """The names of all texts that may be nearly the same as this one, and of few others."""
         bits, hidden, number = marks(text)
         # Of all that share so many marks, the most alike is a text that has no others.
@@ -147,7 +147,7 @@ class Wordings:
         if not number or least <= 0:
             return self._known if number else ()
         having = (self._having[mark] for mark in _places(bits))
-        return (self._names[slot] for slot in _places(_in_at_least(least, having)))
+        return [self._names[slot] for slot in _places(_in_at_least(least, having))]
 
 
 def _in_at_least(least: int, numbers: Iterable[int]) -> int:

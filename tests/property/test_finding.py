@@ -1,6 +1,6 @@
 """What an index finds is what looking at everything finds: decisions are the same, whatever is held, said and unstored.
 
-What is decided about reservations is written once more below, in the simplest way: over everything, pair by pair.
+The rules are written once more below, in the simplest way: over everything, pair by pair.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from unittest import mock
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bus.domain import reservation_index
+from bus.domain import intent, reservation_index
 from bus.domain.globs import normal, overlap
 from bus.domain.intent import Declare, Intent, IntentDeclared, IntentExpired, IntentExtended, IntentWithdrawn, near
 from bus.domain.reservation import (
@@ -29,6 +29,7 @@ from bus.domain.reservation import (
     id_of,
 )
 from bus.domain.reservation_decisions import overdue
+from bus.domain.wording import ALIKE, at_most, likeness
 from bus.errors import BusError
 from bus.events import Draft, Fact
 from bus.model import Command, Context, Entry, Limits, Reply, State, View
@@ -240,6 +241,21 @@ def simply(view: Speculation, request: Reserve, ctx: Context) -> tuple[list[str]
     return same, ended, against
 
 
+def simply_near(view: Speculation, request: Declare) -> list[tuple[str, float]]:
+    """The keys of the intents that are worded alike, and how much so."""
+    likely, found = [], []
+    for key, entry in view.ranked(Intent, request.namespace):
+        mine = "" if "/" in key and "/" in request.key else request.key
+        bound = max(at_most(mine)(key), at_most(request.text)(entry.state.text))
+        if key != request.key and bound >= ALIKE:
+            share = max(likeness(mine, key), likeness(request.text, entry.state.text))
+            likely.append((-bound, entry.state.declared, key, share))
+    for _, declared, key, share in sorted(likely)[: intent.COMPARED]:
+        if share >= ALIKE:
+            found.append((-round(share, 2), declared, key))
+    return [(key, -share) for share, _, key in sorted(found)[: intent.WARNINGS]]
+
+
 def check_rules(view: Speculation, request: Reserve, ctx: Context, outcome: Any) -> None:
     same, ended, against = simply(view, request, ctx)
     if same:
@@ -259,8 +275,8 @@ def test_a_decision_is_the_one_that_looking_at_everything_leads_to(seed: int) ->
     for number in range(chance.randint(20, 120)):
         what = chance.choice(("discard", "load")) if chance.random() < 0.03 else chance.choice(MOVES)
         past.move(what, Happening.by(chance), number)
-    few = chance.choice((0, 1, reservation_index.FEW))
-    with mock.patch.object(reservation_index, "FEW", few):
+    few, compared = chance.choice((0, 1, reservation_index.FEW)), chance.choice((2, intent.COMPARED))
+    with mock.patch.object(reservation_index, "FEW", few), mock.patch.object(intent, "COMPARED", compared):
         for _ in range(30):
             past.view.settled = chance.random() < 0.5
             check(past.view, request_by(chance), chance.choice(AGENTS), chance.end())
@@ -278,4 +294,4 @@ def check(view: Speculation, request: Command, agent: str, now: datetime) -> Non
         check_rules(view, request, Context(agent=agent, namespace="", now=now, ids=CountingIds()), outcome)
     elif isinstance(request, Declare):
         found = near(view, request.namespace, request.key, request.text)
-        assert found == near(Everything(view), request.namespace, request.key, request.text)  # type: ignore[arg-type]
+        assert [(one.key, one.likeness) for one in found] == simply_near(view, request)

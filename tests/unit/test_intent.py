@@ -15,6 +15,7 @@ from bus.domain.intent import (
     IntentExtended,
     IntentWithdrawn,
     Withdraw,
+    Wording,
     expire,
 )
 from bus.domain.wording import ALIKE, Wordings, _in_at_least, at_most, key_of, likeness
@@ -266,10 +267,13 @@ def test_what_is_worded_otherwise_is_not_even_looked_at(stage: Stage) -> None:
     lease = {"lease_s": 600, "expires": stage.at(600), "until": stage.at(900)}
     for number in range(1000):
         stage.given("atlas", f"topic-{number}", IntentDeclared(said="x", text=f"mend part {number}", **lease))
-    asked = ("paint-the-shed", "it is not green enough")
-    assert list(stage.view.found(Intent, "default", asked)) == []
-    assert len(list(stage.view.found(Intent, "default", ("x", "mend part 7")))) == 1000
-    assert list(stage.view.found(Intent, "other", asked)) == []
+
+    def found(asked: Wording, namespace: str = "default") -> int:
+        return len(list(stage.view.found(Intent, namespace, asked)))
+
+    assert found(Wording("key", "paint-the-shed")) == found(Wording("text", "it is not green enough")) == 0
+    assert found(Wording("text", "mend part 7")) == found(Wording("key", "topic-1")) == 1000
+    assert found(Wording("key", "mend part 7")) == found(Wording("text", "mend part 7"), "other") == 0
 
 
 def test_what_is_worded_otherwise_costs_next_to_nothing(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
