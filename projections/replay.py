@@ -105,11 +105,11 @@ class Replay:
         if progress is not None:
             progress(upto, upto)
 
-    async def close(self) -> None:
-        """Finish what is being written and close the file."""
+    async def close(self, *, keep: bool = True) -> None:
+        """Finish what is being written and close the file. See Store.close."""
         with anyio.CancelScope(shield=True):
             await anyio.to_thread.run_sync(self._writer.shutdown)
-            await self.store.close()
+            await self.store.close(keep=keep)
 
     def _fold(self, records: Sequence[Record]) -> None:
         """Fold one batch while the one before it is written."""
@@ -164,7 +164,7 @@ async def fold_log(
             await replay.to(upto, progress)
             yield replay
         finally:
-            await replay.close()
+            await replay.close(keep=False)
 
 
 def digest(reader: Reader, table: str) -> TableDigest:

@@ -168,14 +168,15 @@ class Store:
             self._con.close()
             self._con = None
 
-    async def close(self) -> None:
-        """Finish what is being written, wait for readers (not for ever), and close the file."""
-        if self._con is None:
-            return
+    async def close(self, *, keep: bool = True) -> None:
+        """Finish what is being written, wait for readers (not for ever), close the file; whole, if it is to `keep`."""
         async with self._writing:
-            with suppress(Unavailable):
-                await anyio.to_thread.run_sync(self._await_readers)
-            await anyio.to_thread.run_sync(self._disconnect)
+            if self._con is not None:
+                with suppress(Unavailable, duckdb.Error):
+                    await anyio.to_thread.run_sync(self._await_readers)
+                    if not keep:
+                        self._all("pragma disable_checkpoint_on_shutdown")
+                await anyio.to_thread.run_sync(self._disconnect)
 
     def _await_readers(self) -> None:
         """Return when nobody reads, and let nobody begin."""
@@ -271,12 +272,11 @@ class Store:
     def _end(self, name: str, closes: Sequence[Row]) -> None:
         """Close rows of earlier batches: (kid, seq_from, seq) of entities, (kid, item, seq) of items."""
         key = "item" if isinstance(self.schema.tables[name], ItemTable) else "seq_from"
-        kids, keys, ends = zip(*closes, strict=True)
         self._all(
             f'update "{name}" as t set seq_to = c.ends '
             "from (select unnest(?) as kid, unnest(?) as key, unnest(?) as ends) c "
             f"where t.kid = c.kid and t.{key} = c.key and t.seq_to = {OPEN}",
-            [list(kids), list(keys), list(ends)],
+            [list(values) for values in zip(*closes, strict=True)],
         )
 
     def _fitting(self, name: str, rows: list[Row]) -> list[Row]:

@@ -413,6 +413,19 @@ async def test_damage_that_shows_only_when_rows_are_read_is_met_at_the_start(tmp
     assert "damaged" in logs[0]["reason"]
 
 
+@pytest.mark.parametrize("keep", [True, False])
+async def test_only_a_file_that_is_kept_is_made_whole_when_it_is_closed(folding: Folding, keep: bool) -> None:
+    seq = folding.happens("task", "t-1", TaskOpened(title="x"))
+    folding.write()
+    path = folding.store.path
+    await folding.store.close(keep=keep)
+    assert Path(f"{path}.wal").exists() is not keep
+    again = Store(path, folding.store.schema)
+    assert again.position == seq
+    await again.close()
+    assert not Path(f"{path}.wal").exists()
+
+
 async def test_a_store_that_was_closed_does_not_keep_readers_waiting(folding: Folding) -> None:
     await folding.store.close()
     with pytest.raises(Refused, match="took too long"):
