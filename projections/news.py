@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 
 class News:
@@ -12,6 +12,10 @@ class News:
     def __init__(self) -> None:
         self._since: int | None = None
         self._latest: dict[str, int] = {}
+
+    def know(self, latest: Mapping[str, int | None]) -> None:
+        """The tables are these, and the last rows of each that has any are of these events."""
+        self._latest, self._since = {table: seq for table, seq in latest.items() if seq is not None}, 0
 
     def tell(self, tables: Iterable[str], after: int, upto: int) -> None:
         """Of the events after one and up to another, only these tables have rows."""

@@ -94,6 +94,10 @@ class Reader(Protocol):
 
     def rows(self, sql: str, params: Any = ()) -> list[tuple[Any, ...]]: ...
 
+    def is_used(self, table: str) -> bool:
+        """Whether the table has ever had a row: looking into one that has none takes as long as into any other."""
+        ...
+
     def inboxes(self) -> AbstractContextManager[InboxIndex]:
         """What may stand in inboxes, up to `seq` at least. Who holds it lets nobody else look meanwhile."""
         ...

@@ -101,6 +101,10 @@ class Reader:
         """The same for one value of such a column."""
         return self.sees_all or audience is None or f"|{self.agent}|" in audience
 
+    def is_used(self, table: str) -> bool:
+        """Whether the table has ever had a row, as far as this store knows: what came later may count, too."""
+        return self._indexes.news.may_be_in(self._table(table).name, 0)
+
     def inboxes(self) -> AbstractContextManager[InboxIndex]:
         """What may stand in inboxes, up to this reader's event at least. Who holds it lets nobody else look
         meanwhile."""

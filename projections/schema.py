@@ -209,6 +209,13 @@ class Schema:
                 raise ValueError(f"two tables are named {table.name}")
         self.fingerprint = self._fingerprint([fact for family in families for fact in family.facts])
 
+    @property
+    def newest(self) -> str:
+        """The SQL that reads the name of every table, and the event of its last row."""
+        return " union all ".join(
+            f"select '{name}', max({table.start}) from \"{name}\"" for name, table in self.tables.items()
+        )
+
     def _fingerprint(self, facts: Iterable[type[Fact]]) -> str:
         # The readable facts are part of it: an event that could not be read when it was folded may be readable now.
         parts = (

@@ -144,9 +144,9 @@ class Store:
         if fingerprint != self.schema.fingerprint:
             return "the tables were made by another version"
         self.position, self.chain = position, bytes.fromhex(chain)
-        newest = "select coalesce(max(stored_ns), 0), arg_max(time, seq) from event"
-        ((self.stored_ns, time),) = self._all(newest)
+        ((self.stored_ns, time),) = self._all("select coalesce(max(stored_ns), 0), arg_max(time, seq) from event")
         self._last = (position, time)
+        self.indexes.news.know(dict(self._all(self.schema.newest)))
         self._appenders = {name: self._con.appender(name) for name in self.schema.tables}
         for _ in range(READERS):
             self._cursors.put(self._con.cursor())

@@ -81,6 +81,8 @@ _SAME = (
 
 def contradictions(reader: Reader, namespace: str, names: Collection[str]) -> dict[str, dict[str, int]]:
     """By name, the active entries that each of these is said to contradict, with the seq that said so."""
+    if not reader.is_used("memory_contradictions"):
+        return {}
     sql = f"select memory, item, value from {reader.at('memory_contradictions')} where {HERE}"
     found: dict[str, dict[str, int]] = {}
     for key, other, seq in reader.rows(sql, [namespace]):

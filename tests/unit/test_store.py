@@ -243,6 +243,9 @@ async def test_a_store_goes_on_where_it_ended(tmp_path: Path) -> None:
         chain = store.chain
     async with Store.opened(tmp_path, FAMILIES, (VIEW,), folding.log) as store:
         assert (store.position, store.chain, store.stored_ns) == (3, chain, T0 + 2_000_000_000)
+        used = {name for name in store.schema.tables if store.indexes.news.may_be_in(name, 0)}
+        assert used == {"event", "task", "task_labels", "channel", "channel_members", VIEW.tables[0].name}
+        assert not store.indexes.news.may_be_in("task", 1)
         world, remembered = World(FAMILIES), Remembered()
         await store.load(world, remembered)
         assert remembered.seen == [("ada", "r1", 1), ("ada", "r2", 2), ("ada", "r2", 3)]
