@@ -10,7 +10,6 @@ Rules:
 
 from __future__ import annotations
 
-import asyncio
 import sys
 import threading
 from collections.abc import AsyncIterator
@@ -68,6 +67,8 @@ async def shielded(limit_s: float) -> AsyncIterator[None]:
         with anyio.move_on_after(limit_s, shield=True):
             yield
         return
+    import asyncio
+
     with suppress(TimeoutError):
         async with asyncio.timeout(limit_s):
             yield

@@ -4,13 +4,13 @@ Rules:
 * The newest seq that an agent has seen is kept in the home (`run/seen/<agent>`) and sent with its next request: a
   command reads what the one before it wrote, whichever daemon answers. That file is only a help: it is never an error
   when it cannot be read or written.
-* nats and rich are imported when they are needed, and never for help; anyio never: it takes longer than the answer.
+* asyncio, nats and rich are imported when they are needed, and never for help; anyio never: it takes longer than the
+  answer.
 * What is shown is flushed at once, and acknowledged (if asked for) only after it was shown.
 """
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import gc
 import os
@@ -190,6 +190,8 @@ def show_items(common: Common, screen: Screen, answer: Any) -> None:
 
 def run(main: Callable[..., Coroutine[Any, Any, T]], *arguments: Any) -> T:
     """Run one command's coroutine to its end."""
+    import asyncio
+
     return asyncio.run(main(*arguments))
 
 

@@ -322,7 +322,7 @@ def test_help_describes_operations(capsysbinary: pytest.CaptureFixture[bytes]) -
     assert b"--lease" in capsysbinary.readouterr().out
 
 
-HEAVY = ("duckdb", "projections", "usearch", "numpy", "pydantic", "rich", "nats")
+HEAVY = ("duckdb", "projections", "usearch", "numpy", "pydantic", "rich", "nats", "asyncio", "anyio")
 
 
 @pytest.mark.parametrize("words", [["--help"], ["post", "--help"], ["task", "--help"], ["claim"], ["help"]])
