@@ -30,8 +30,9 @@ MAX_LENGTH = 1000
 MAX_NAMES = 64
 MAX_NAME_LENGTH = 255
 MAX_WILDCARDS = 32
-MAX_RANGE = 1000
-"""A range in brackets stands for at most so many characters."""
+MAX_CHARS = 256
+"""The brackets of a pattern stand for at most so many characters, all together: each is looked at by itself, while
+everybody else's decision waits."""
 _WILDCARD = re.compile(r"\*\*|[*?\[]")
 _BRACES = re.compile(r"(?<!\[)\{[^/{}]*,[^/{}]*\}")
 _DRIVE = re.compile(r"[A-Za-z]:(/|$)")
@@ -125,6 +126,7 @@ def _check_wildcards(text: str, names: Sequence[str]) -> None:
     if braces := _BRACES.search(text):
         hint = "Give several paths; [{] is a brace that is meant as it stands"
         raise _bad(text, "globs have no braces here", "`*`, `?`, `[...]` and `**`", braces[0], hint)
+    chars = 0
     for name in names:
         if len(name) > MAX_NAME_LENGTH:
             raise _bad(
@@ -134,10 +136,19 @@ def _check_wildcards(text: str, names: Sequence[str]) -> None:
             hint = "`*` is any part of a name, `**` any number of names"
             raise _bad(text, "`**` is part of a name", "`**` alone between slashes", name, hint)
         try:
-            _name(name)
+            chars += _chars(_name(name))
         except ValueError as error:
             hint = "[[] is a bracket that is meant as it stands"
             raise _bad(text, "the glob is not valid", str(error), name, hint) from None
+        if chars > MAX_CHARS:
+            expected = f"at most {MAX_CHARS} characters that its brackets stand for"
+            raise _bad(text, "the glob is too complex", expected, f"{chars}", "Use `?` for any character")
+
+
+def _chars(name: Name) -> int:
+    """How many characters the brackets of a name stand for."""
+    parts = name.chars.items if isinstance(name, Wild) else ()
+    return sum(len(part.chars) for part in parts if isinstance(part, Chars))
 
 
 def is_bounded(pattern: str) -> bool:
@@ -232,19 +243,23 @@ def _choice(text: str) -> tuple[Chars, str]:
         low, dash, high = inside[place], inside[place + 1 : place + 2], inside[place + 2 : place + 3]
         is_range = dash == "-" and high != ""
         last = high if is_range else low
-        if not 0 <= ord(last) - ord(low) < MAX_RANGE:
-            raise ValueError(f"a range from low to high of at most {MAX_RANGE} characters")
-        chars |= {_folded(chr(code)) for code in range(ord(low), ord(last) + 1)}
+        if not 0 <= ord(last) - ord(low) < MAX_CHARS:
+            raise ValueError(f"a range from low to high of at most {MAX_CHARS} characters")
+        chars |= {_small(chr(code)) for code in range(ord(low), ord(last) + 1)}
         place += 3 if is_range else 1
     return Chars(frozenset(chars), others), body[end + 1 :]
 
 
 def _folded(text: str) -> str:
     """`text` with each letter made small, as long as it was."""
-    if text.isascii():
-        return text.lower()
-    ways = ((char.casefold(), char.lower(), char) for char in unicodedata.normalize("NFC", text))
-    return "".join(next(one for one in each if len(one) == 1) for each in ways)
+    return text.lower() if text.isascii() else "".join(map(_small, unicodedata.normalize("NFC", text)))
+
+
+@lru_cache(maxsize=1 << 16)
+def _small(char: str) -> str:
+    """One character made small, if that is one character."""
+    char = unicodedata.normalize("NFC", char)
+    return next((small for small in (char.casefold(), char.lower()) if len(small) == 1), char)
 
 
 # --- meeting --------------------------------------------------------------------------------------------------------

@@ -62,6 +62,9 @@ def test_patterns_are_written_alike(typed: str, kept: str) -> None:
         ("x" * 256, "a name is too long"),
         ("a/" * MAX_NAMES + "a", "the path is too deep"),
         ("?" * (MAX_WILDCARDS + 1), "the glob is too complex"),
+        ("[\u0400-\u0500]", "the glob is not valid"),
+        ("[\u0600-\u0690]/[\u0600-\u0690]", "the glob is too complex"),
+        ("[\u0400-\u0430]/[!\u0500-\u0530]" * 5, "the glob is too complex"),
     ],
 )
 def test_what_is_no_path_of_the_repository_is_refused(typed: str, message: str) -> None:
