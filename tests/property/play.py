@@ -122,8 +122,9 @@ class Play:
 
     async def _ask(self, author: str, request: Command, proper: bool = False) -> None:
         try:
-            request = self._private(author, self._aimed(author, request))
+            request = self._aimed(author, request)
             author = self._who_may(author, request) if proper else author
+            request = self._private(author, request)
             await self._executor.execute(OPERATION_OF[type(request)], request, author)
         except Defect:
             raise
