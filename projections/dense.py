@@ -22,8 +22,9 @@ from typing import NamedTuple
 from projections.dense_files import Kept, digest
 from projections.embed import Floats, Loaded
 from projections.lexical_index import Wording
-from projections.lexical_rows import SLICE, Chunks, Lexicon, bounded, wordings
+from projections.lexical_rows import Lexicon, bounded, wordings
 from projections.query import Kids, Near, Numbers
+from projections.slices import Chunks
 from projections.vectors import Collected
 
 DEVICE_ONLY = "device_only"
@@ -70,7 +71,7 @@ class Dense:
     def read(self, seq: int, lexicon: Lexicon, chunks: Chunks) -> Slice:
         """The next slice of what the tables contain up to `seq`."""
         after, news = self.position, lexicon.news
-        upto = bounded(chunks, after, min(seq, after + SLICE), news)
+        upto = bounded(chunks, after, min(seq, after + lexicon.slice), news)
         said = sorted(wordings(chunks, after, upto, news), key=lambda one: one.seq) if upto > after else []
         steps, texts = [], {}
         with lexicon.upto(upto, chunks) as index:

@@ -69,10 +69,9 @@ class _Addressed:
 
 
 class InboxIndex:
-    """All inboxes as of every event up to `position`."""
+    """All inboxes as of every event that was taken in."""
 
     def __init__(self) -> None:
-        self.position = 0
         self._authors, self._reasons, self._heaps = Numbered[str](), Numbered[str](), Numbered[Heap]()
         self._said: dict[int, _Said] = {}
         self._addressed: dict[str, _Addressed] = {}

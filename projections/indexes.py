@@ -1,4 +1,4 @@
-"""What is kept in memory beside the tables, derived from them: what may stand in inboxes, words, vectors."""
+"""What is kept in memory beside the tables, derived from them: times, what may stand in inboxes, words, vectors."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING
 
 from projections.batch import Batch
 from projections.inbox_rows import Inboxes
-from projections.lexical_rows import Chunks, Lexicon
+from projections.lexical_rows import Lexicon
 from projections.news import News
+from projections.slices import Chunks
+from projections.times import Moments
 from projections.vector_rows import Embeddings
 
 if TYPE_CHECKING:
@@ -22,6 +24,7 @@ class Indexes:
 
     def __init__(self, directory: Path) -> None:
         self.news = News()
+        self.moments = Moments()
         self.inboxes = Inboxes()
         self.lexicon = Lexicon(self.news)
         self.embeddings = Embeddings(directory / GRAPHS, self.news)
@@ -33,18 +36,20 @@ class Indexes:
     @property
     def position(self) -> int:
         """The last event that all of them have taken in."""
-        return min(self.inboxes.position, self.lexicon.position, self.embeddings.position)
+        return min(one.position for one in (self.moments, self.inboxes, self.lexicon, self.embeddings))
 
     def written(self, batch: Batch) -> None:
         """What the rows of a batch say is in the tables."""
         self.news.tell(batch.rows, batch.after, batch.upto)
+        self.moments.written(batch)
         self.inboxes.written(batch)
 
     def step(self, seq: int, chunks: Chunks) -> None:
         """Take in some more of what the tables contain up to `seq`."""
         # All of it: it is quick beside the words, and whoever looks into an inbox first would have to do it.
-        while not self.inboxes.step(seq, chunks):
-            pass
+        for quick in (self.moments, self.inboxes):
+            while not quick.step(seq, chunks):
+                pass
         self.lexicon.step(seq, chunks)
         caught_up = self.embeddings.step(seq, chunks)
         # A graph is grown when all its vectors are here, so that one in a file is found to fit.

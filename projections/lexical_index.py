@@ -86,10 +86,9 @@ class Numbered(Generic[T]):
 
 
 class Index:
-    """All words as of every event up to `position`."""
+    """All words as of every event that was taken in."""
 
     def __init__(self) -> None:
-        self.position = 0
         # What is used as an index has the width of one, so that it need not be converted.
         self.slot, self.begins, self.ends = Column(np.intp), Column(np.int64), Column(np.int64)
         self.length, self.day, self.time = Column(np.int32), Column(np.int32), Column(np.int64)

@@ -1,8 +1,6 @@
 """From the tables to the words: what was written since the index was last looked at.
 
 Rules:
-* The index is filled in the order of the log, a slice at a time; a slice is read whole before any of it is taken in, so
-  a reading that is stopped leaves nothing half done.
 * What a text is found by is its words and the name of whoever said it; for an entry of the memory also its subject and
   its tags, for what became of a task also its title, for a passage also its path and the heading it stands under.
 * Messages of one conversation follow one another, and so do entries about one subject, the entries of one journal, the
@@ -15,9 +13,7 @@ Rules:
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from datetime import datetime
-from threading import Lock
 from types import MappingProxyType
 from typing import Any
 
@@ -26,49 +22,28 @@ from projections.lexical_index import Index, Wording
 from projections.news import News
 from projections.passages import passages
 from projections.query import strings
+from projections.slices import Chunks, Sliced
 from projections.views.recalled import TOLD, told_of_task
 
-SLICE = 5_000
-"""So many events are taken in at a time; whoever asks meanwhile waits for one slice at most."""
 SLICE_BYTES = 4_000_000
 """A slice ends earlier when the files and turns in it have more bytes than this."""
 Rows = Callable[[str], list[Sequence[Any]]]
-Chunks = Callable[[str], Iterator[Sequence[Sequence[Any]]]]
-"""Runs a query over all rows, whoever may see them, and gives what it finds in lists."""
 
 
-class Lexicon:
-    """An index, and the lock that everybody holds who fills it or looks into it."""
+class Lexicon(Sliced[Index]):
+    """The index of all words."""
+
+    slice = 5_000
 
     def __init__(self, news: News) -> None:
+        super().__init__(Index())
         self.news = news
-        self._index = Index()
-        self._lock = Lock()
 
-    @property
-    def position(self) -> int:
-        """The last event that has been taken in."""
-        return self._index.position
-
-    @contextmanager
-    def upto(self, seq: int, chunks: Chunks) -> Iterator[Index]:
-        """The index with everything up to `seq`, for the length of the block. The tables have to reach so far."""
-        while not self.step(seq, chunks):
-            pass
-        with self._lock:
-            yield self._index
-
-    def step(self, seq: int, chunks: Chunks) -> bool:
-        """Take in the next slice. -> whether everything up to `seq` is in now."""
-        with self._lock:
-            after = self._index.position
-            upto = min(seq, after + SLICE)
-            if after < upto:
-                upto = bounded(chunks, after, upto, self.news)
-                for wording in sorted(wordings(chunks, after, upto, self.news), key=lambda one: one.seq):
-                    self._index.put(wording)
-                self._index.position = upto
-            return self._index.position >= seq
+    def _read(self, chunks: Chunks, after: int, upto: int) -> int:
+        upto = bounded(chunks, after, upto, self.news)
+        for wording in sorted(wordings(chunks, after, upto, self.news), key=lambda one: one.seq):
+            self._kept.put(wording)
+        return upto
 
 
 def wordings(chunks: Chunks, after: int, upto: int, news: News) -> Iterator[Wording]:

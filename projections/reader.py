@@ -19,7 +19,6 @@ from pathlib import Path
 from threading import Lock
 from typing import Any, Protocol
 
-from bus.clock import EPOCH
 from bus.errors import InvalidRequest, Refused
 from bus.model import Entry, State
 from bus.world import World
@@ -32,7 +31,6 @@ from projections.schema import AUDIENCE, OPEN, EntityTable, ItemTable, Schema, T
 from projections.vectors import Collected
 
 FETCH_ROWS = 10_000
-NO_EVENT = (0, EPOCH)
 STOP_AGAIN_S = 0.05
 
 
@@ -49,8 +47,7 @@ class Stopped(Exception):
 
 
 class Reader:
-    """Reads as of event `seq` (0: before the first) as `agent`. `now` is the server's time when the query was asked,
-    `last` the last event that was written to the tables, and when it was stored (as tables keep times).
+    """Reads as of event `seq` (0: before the first) as `agent`. `now` is the server's time when the query was asked.
     `sees_all` is for proofs that compare whole tables; no answer to an agent is made with it."""
 
     def __init__(
@@ -61,7 +58,6 @@ class Reader:
         now: datetime,
         indexes: Indexes,
         world: World | None = None,
-        last: tuple[int, datetime] = NO_EVENT,
         *,
         sees_all: bool = False,
     ) -> None:
@@ -71,7 +67,6 @@ class Reader:
         self.now = now
         self.sees_all = sees_all
         self._world = world
-        self._last = last
         self._indexes = indexes
         self._cursor: Cursor | None = None
         self._lock = Lock()
@@ -205,13 +200,19 @@ class Reader:
 
     def time_of(self, seq: int) -> datetime | None:
         """When event `seq` was stored, by the server's clock (None: no such event)."""
-        if seq == self._last[0] > 0:
-            return utc(self._last[1])
+        moments = self._indexes.moments
+        if moments.position >= seq:
+            with moments.upto(seq, self.chunks) as times:
+                return times.time_of(seq)
         found = self.rows(f"select time from event where seq = {int(seq)}")
         return utc(found[0][0]) if found else None
 
     def seq_at(self, time_ns: int) -> int:
         """The last event of the longest prefix of the log whose events were all stored by then (0: there is none)."""
+        moments = self._indexes.moments
+        if moments.position >= self.seq:
+            with moments.upto(self.seq, self.chunks) as times:
+                return times.seq_at(time_ns, self.seq)
         sql = f"select coalesce(max(seq), 0) from event where stored_ns <= ? and seq <= {self.seq}"
         seq: int = self.rows(sql, [time_ns])[0][0]
         return seq

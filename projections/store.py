@@ -37,7 +37,7 @@ from projections import loading
 from projections.batch import CHAIN_START, Batch, cleaned
 from projections.columns import columns
 from projections.indexes import Indexes
-from projections.reader import FETCH_ROWS, NO_EVENT, Reader, Stopped, stopped
+from projections.reader import FETCH_ROWS, Reader, Stopped, stopped
 from projections.schema import OPEN, FactView, ItemTable, Row, Schema
 from projections.views import events
 
@@ -77,7 +77,6 @@ class Store:
         self._options: Options = {"memory_limit": f"{memory_mb}MB", "threads": "2"}
         if not durable:
             self._options |= {"fsync_mode": "none", "checkpoint_threshold": "256MB"}
-        self._last = NO_EVENT
         self._con: Any = None
         self._appenders: dict[str, Any] = {}
         self._world: World | None = None
@@ -144,8 +143,7 @@ class Store:
         if fingerprint != self.schema.fingerprint:
             return "the tables were made by another version"
         self.position, self.chain = position, bytes.fromhex(chain)
-        ((self.stored_ns, time),) = self._all("select coalesce(max(stored_ns), 0), arg_max(time, seq) from event")
-        self._last = (position, time)
+        ((self.stored_ns,),) = self._all("select coalesce(max(stored_ns), 0) from event")
         self.indexes.news.know(dict(self._all(self.schema.newest)))
         self._appenders = {name: self._con.appender(name) for name in self.schema.tables}
         for _ in range(READERS):
@@ -229,7 +227,6 @@ class Store:
         self.indexes.written(batch)
         self.position, self.chain = batch.upto, batch.chain
         self.stored_ns = max(self.stored_ns, batch.stored_ns)
-        self._last = (batch.upto, events.stored_at(batch.events[-1])) if batch.events else NO_EVENT
 
     def _put(self, batch: Batch) -> Batch:
         """-> the batch with the rows that are in the tables now."""
@@ -315,7 +312,7 @@ class Store:
         """Run `fn` in a thread on the tables as of `seq`, as `agent` may see them. Raises Refused after `timeout_s`."""
         if seq > self.position:
             raise Unavailable("the tables have not caught up", code="lagging", expected=f"#{seq}", retry_after_s=1.0)
-        reader = Reader(self.schema, seq, agent, now, self.indexes, self._world, self._last, sees_all=sees_all)
+        reader = Reader(self.schema, seq, agent, now, self.indexes, self._world, sees_all=sees_all)
         with anyio.move_on_after(timeout_s):
             try:
                 return await anyio.to_thread.run_sync(

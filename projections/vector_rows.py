@@ -1,8 +1,6 @@
 """From the tables to the vectors: what was upserted or deleted since the collections were last looked at.
 
 Rules:
-* Collections are filled in the order of the log, a slice at a time; a slice is read whole before any of it is taken in,
-  so a reading that is stopped leaves nothing half done.
 * The numbers are read from the events that brought them: no table repeats them.
 * The vectors that memories were given by their authors are here too, those of each dimension by themselves: what has
   another dimension is of another model. One goes with what its entry says: it ends when the content changes or the
@@ -11,10 +9,8 @@ Rules:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
-from threading import Lock
 from typing import Any, NamedTuple
 
 import msgspec
@@ -23,14 +19,11 @@ from bus.domain.vector import DIMENSION, Collection, VectorUpserted, check_finit
 from bus.errors import InvalidRequest
 from projections.news import News
 from projections.query import place_of_memories
+from projections.slices import Chunks, Sliced
 from projections.vectors import Collected, file_of
 
-SLICE = 2_000
-"""So many events are taken in at a time; whoever asks meanwhile waits for one slice at most."""
 Place = tuple[str, str]
 """Namespace and collection."""
-Chunks = Callable[[str], Iterator[Sequence[Sequence[Any]]]]
-"""Runs a query over all rows and gives what it finds in lists."""
 
 _upserted = msgspec.json.Decoder(VectorUpserted).decode
 
@@ -52,53 +45,37 @@ class _Vector(NamedTuple):
     seq: int
 
 
-class Embeddings:
-    """All collections, and the lock that everybody holds who fills them or looks into one. Graphs are kept in
-    `directory`."""
+class Embeddings(Sliced[dict[Place, Collected]]):
+    """All collections. Graphs are kept in `directory`."""
+
+    slice = 2_000
 
     def __init__(self, directory: Path, news: News) -> None:
-        self.position = 0
-        """The last event that has been taken in."""
+        super().__init__({})
         self._directory = directory
         self._news = news
-        self._collections: dict[Place, Collected] = {}
         self._of_memory: dict[int, _Vector] = {}
         """By memory: what it was given."""
-        self._lock = Lock()
 
-    @contextmanager
-    def upto(self, seq: int, chunks: Chunks) -> Iterator[Mapping[Place, Collected]]:
-        """The collections with everything up to `seq`, for the length of the block. The tables have to reach so far."""
-        while not self.step(seq, chunks):
-            pass
-        with self._lock:
-            yield self._collections
-
-    def step(self, seq: int, chunks: Chunks) -> bool:
-        """Take in the next slice. -> whether everything up to `seq` is in now."""
-        with self._lock:
-            after = self.position
-            upto = min(seq, after + SLICE)
-            if after < upto:
-                rows = _rows(chunks, after, upto) if self._news.may_be_in("vector", after) else []
-                of_memories = _of_memories(chunks, after, upto) if self._news.may_be_in("memory", after) else []
-                self._take(rows)
-                self._bring(of_memories)
-                self.position = upto
-            return self.position >= seq
+    def _read(self, chunks: Chunks, after: int, upto: int) -> int:
+        rows = _rows(chunks, after, upto) if self._news.may_be_in("vector", after) else []
+        of_memories = _of_memories(chunks, after, upto) if self._news.may_be_in("memory", after) else []
+        self._take(rows)
+        self._bring(of_memories)
+        return upto
 
     def grow(self) -> bool:
         """Bring some more rows into the graphs. -> whether there are more. For one thread at a time; it holds no lock,
         because others only read what is in already."""
-        places = list(self._collections.items())
+        places = list(self._kept.items())
         more = [one.grow(file_of(self._directory, *place)) for place, one in places]
         return any(more)
 
     def _take(self, rows: Sequence[Sequence[Any]]) -> None:
         for kid, seq, namespace, collection, key, state, upserted, dimension, metric, data in rows:
-            known = self._collections.get((namespace, collection))
+            known = self._kept.get((namespace, collection))
             if known is None:
-                known = self._collections[namespace, collection] = Collected(dimension, metric)
+                known = self._kept[namespace, collection] = Collected(dimension, metric)
             known.keys[kid] = key
             if state != "active":
                 known.put(kid, seq, None)
@@ -116,7 +93,7 @@ class Embeddings:
             numbers = _brought(data).embedding if data is not None else ()
             if is_embedding(numbers):
                 place = place_of_memories(len(numbers))
-                held = self._collections.setdefault(place, Collected(len(numbers), "cosine"))
+                held = self._kept.setdefault(place, Collected(len(numbers), "cosine"))
                 self._of_memory[kid] = _Vector(held, held.size, seq)
                 held.put(kid, seq, numbers)
             elif known is not None and known.seq == embedded and not known.held.has(kid):

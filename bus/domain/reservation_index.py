@@ -14,7 +14,7 @@ from collections.abc import Collection, Iterator
 from itertools import islice
 from typing import NamedTuple
 
-from bus.domain.globs import MAX_NAMES, Anything, Shape, is_bounded, overlapping, shapes
+from bus.domain.globs import MAX_NAMES, Anything, Shape, is_normal, overlapping, shapes
 from bus.domain.reservation import MOST_PATHS, Reservation, repository_of
 
 FEW = 16
@@ -112,7 +112,7 @@ class ReservationIndex:
 def _marks(key: str, agent: str, paths: Collection[str]) -> Iterator[Mark]:
     repository = repository_of(key)
     yield "agent", repository, agent
-    if len(paths) > MOST_PATHS or not all(map(is_bounded, paths)):
+    if len(paths) > MOST_PATHS or not all(map(is_normal, paths)):
         yield "end", repository, "0"
         return
     for pattern in paths:

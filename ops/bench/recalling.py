@@ -34,7 +34,7 @@ from bus.jetstream import JetStreamLog
 from bus.operation import CODEC, FAMILIES, FAMILY_OF
 from bus.subjects import TENANT, bucket_of
 from projections.lexical import words
-from projections.lexical_rows import SLICE
+from projections.lexical_rows import Lexicon
 from projections.reader import Reader
 from projections.recall import Ranking
 from projections.schema import Schema, discover
@@ -170,7 +170,7 @@ async def bare(spec: Spec) -> AsyncIterator[Result | None]:
     yield None
     watch, took = Watch(), dict[str, Any]()
     start, busy = clock(), process_time()
-    for _ in range(-(-store.position // SLICE)):
+    for _ in range(-(-store.position // Lexicon.slice)):
         store.indexes.lexicon.step(store.position, store.chunks)
     took["index"], took["index cpu"] = clock() - start, process_time() - busy
     space = (spec["namespace"], TENANT)

@@ -21,7 +21,7 @@ from bus.clock import SystemClock, from_ns
 from bus.domain.recall import ANSWERED, Recall
 from bus.operation import CODEC
 from bus.tunables import Endpoint, RecallOptions
-from projections import dense
+from projections.lexical_rows import Lexicon
 from projections.recalling import Recalling
 from projections.store import FILE
 from tests.property.happenings import Step, steps
@@ -106,14 +106,14 @@ async def check(folder: Path, what: Sequence[Step], moments: Sequence[float]) ->
 )
 @given(what=steps, moments=st.lists(st.floats(0, 1), min_size=2, max_size=4), slice_=st.sampled_from((1, 7, 5_000)))
 def test_recall_as_of_an_event_gives_what_it_gave_then(what: list[Step], moments: list[float], slice_: int) -> None:
-    kept = dense.SLICE
+    kept = Lexicon.slice
     with tempfile.TemporaryDirectory() as folder:
         site = Path(folder) / "site"
         install(site)
         sys.path.insert(0, str(site))
         try:
-            dense.SLICE = slice_
+            Lexicon.slice = slice_
             anyio.run(check, Path(folder) / "home", what, moments)
         finally:
-            dense.SLICE = kept
+            Lexicon.slice = kept
             sys.path.remove(str(site))
