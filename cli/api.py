@@ -12,10 +12,9 @@ Rules:
 
 from __future__ import annotations
 
-import re
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any, Protocol
 from weakref import WeakValueDictionary
 
@@ -38,6 +37,7 @@ from bus.protocol import Progress, encode_answer
 from bus.subjects import TENANT
 from bus.world import Speculation
 from cli.exposures import exposure
+from cli.moments import parse_moment
 from projections import query as queries
 from projections.query import Reader
 
@@ -51,15 +51,11 @@ READS_PER_AGENT = 2
 that has so many must not stand before those of everybody else."""
 WAITING_FAMILIES = (task.FAMILY.name, needs.FAMILY.name)
 """Whose events can change which tasks wait: a worker must not be woken by every message."""
-_AGO = re.compile(r"-(\d{1,9})(s|m|h|d|w)")
-_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
-
 STALE_S = 15.0
 """An answer says how old it is when whoever gives it has not known everything that is stored for so long."""
 
 Answered = Callable[[bytes], None]
 Report = Callable[[Progress], None]
-Record = Callable[[Command, str], Awaitable[None]]
 Elsewhere = Callable[[Any, str], Awaitable[Answer]]
 Handle = Callable[[Any, Any], Any]
 Helped = Callable[[Any, int, Callable[[Handle, Any], Awaitable[Any]]], Awaitable[Answer]]
@@ -92,6 +88,18 @@ class Decider(Protocol):
         ...
 
 
+class Recorder(Protocol):
+    """Where it is noted what agents were shown."""
+
+    async def record(self, request: Command, agent: str) -> None:
+        """Have a command carried out for an agent who was shown something. Raises when that is not certain."""
+        ...
+
+    def settle(self, agent: str) -> None:
+        """Whatever is asked from now on is decided after what was recorded for `agent`."""
+        ...
+
+
 class Tables(Protocol):
     """The read side, as far as this layer needs it."""
 
@@ -113,8 +121,7 @@ class Tables(Protocol):
 
 class Api:
     """Answers requests. `replays` answers the ones that take long (replay, SQL); they may report progress. An answer of
-    more than `reply_bytes` is asked for again with a smaller page. `record(command, agent)` has noted what an agent was
-    shown; it returns when whatever the agent asks next is decided after that, and raises when that is not certain.
+    more than `reply_bytes` is asked for again with a smaller page. `recorder` has noted what an agent was shown.
     `elsewhere(request, agent)` answers the queries of which that cannot be noted here. After `stale_s` without knowing
     everything that is stored, an answer says so. `helped` answers what takes more than reading the tables."""
 
@@ -125,7 +132,7 @@ class Api:
         clock: Clock,
         replays: dict[type, Callable[..., Any]],
         reply_bytes: int,
-        record: Record | None,
+        recorder: Recorder | None,
         elsewhere: Mapping[type, Elsewhere] | None = None,
         stale_s: float = STALE_S,
         helped: Mapping[type, Helped] | None = None,
@@ -139,7 +146,7 @@ class Api:
         self._handlers = queries.answerers()
         self._replays = replays
         self._reply_bytes = reply_bytes
-        self._record = record
+        self._recorder = recorder
         self._head = (0, clock.monotonic_ns())
         self._current_ns = clock.monotonic_ns()
         # Weak: what is not waited for any more is forgotten, whatever it was that somebody waited for.
@@ -157,6 +164,8 @@ class Api:
         def answer(result: Reply | BusError) -> None:
             answered(encode_answer(result))
 
+        if self._recorder is not None:
+            self._recorder.settle(agent)
         self._executor.submit(Call(operation, request, agent, answer, **known))
 
     def knows(self, seq: int) -> bool:
@@ -213,10 +222,10 @@ class Api:
             with anyio.move_on_after(left_s):
                 await news.wait()
             seq = self._tables.position
-        if self._record is not None:
+        if self._recorder is not None:
             shown = exposure(request, answer)
             if shown is not None:
-                await self._record(shown, agent)
+                await self._recorder.record(shown, agent)
         if isinstance(answer, Presences) and request.as_of is None:
             answer = replace(answer, age_s=min(answer.age_s, self.age_s))
         return answer
@@ -333,29 +342,6 @@ class Api:
         await self._catch_up((await self._executor.log.head()).seq)
         # Times are shown in microseconds, the log counts nanoseconds: the time of an event has to name that event.
         return await self._tables.seq_at(to_ns(moment) + 999)
-
-
-def parse_moment(text: str, now: datetime) -> datetime | int:
-    """A seq (`1042`, `#1042`), a time ago (`-10m`; s, m, h, d, w) or an ISO 8601 instant (UTC unless it says so).
-    Raises InvalidRequest."""
-    text = text.strip()
-    if text.removeprefix("#").isdecimal() and len(text) < 17:
-        return int(text.removeprefix("#"))
-    if ago := _AGO.fullmatch(text):
-        try:
-            return now - timedelta(seconds=int(ago[1]) * _UNITS[ago[2]])
-        except OverflowError:
-            return datetime(1970, 1, 1, tzinfo=UTC)
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        raise InvalidRequest(
-            "bad moment",
-            code="bad_moment",
-            expected="a seq, an ISO instant such as 2030-01-31T12:00:00Z, or a time ago such as -10m",
-            found=repr(text[:80]),
-        ) from None
-    return moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
 
 
 def _tasks_of(namespace: str) -> tuple[str, str, str]:

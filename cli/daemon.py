@@ -101,7 +101,7 @@ class Daemon:
             self.clock,
             replays.handlers,
             ask.reply_bytes,
-            record=self.peers.record,
+            self.peers,
             helped=self.recalling.helped if self.recalling is not None else None,
         )
         self.worker.on_written(self.api.folded)
@@ -139,6 +139,7 @@ class Daemon:
             parts.start_soon(self._tick)
             parts.start_soon(self._watch_log)
             parts.start_soon(self.compactor.run)
+            parts.start_soon(self.peers.run)
             parts.start_soon(intake.run)
             if self.recalling is not None:
                 parts.start_soon(self.recalling.run)

@@ -6,16 +6,21 @@
 Rules:
 * Only internal commands come this way (what an inbox reading has shown). For whom one is stands in its subject, which
   the broker lets nobody but a daemon publish to; agents ask on subjects of their own.
-* Handing something over waits until it is stored. Without a leader it fails, and whoever asked asks again.
+* What an inbox has shown is stored before it is shown: a daemon that was killed in between would have shown what its
+  successor lets nobody acknowledge. Without a leader it fails, and whoever asked asks again.
+* Where this daemon leads, what recalls have shown gathers for a moment: stored one by one, each is a commit in the log
+  and one in the tables, and the next question waits beside them. What the agent does itself is decided after it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+import anyio
 import msgspec
 import structlog
 
+from bus.domain import recall
 from bus.errors import BusError, InvalidRequest, NotAllowed, Unavailable
 from bus.execute import Call, Executor
 from bus.model import Command, Operation, Reply
@@ -30,6 +35,9 @@ from cli.presence import Presence
 logger = structlog.get_logger(__name__)
 
 HAND_S = 2.0
+GATHER_S = 0.1
+"""What recalls have shown is stored so long after it was shown, or sooner, when the agent does something. A daemon that
+is killed meanwhile has not recorded it."""
 QUEUE = "daemons"
 NOT_LEADING = "not_leading"
 
@@ -45,6 +53,17 @@ class Peers:
         self._presence = presence
         self._may_lead = may_lead
         self._subscriptions: list[Subscription] = []
+        self._gathered: dict[str, list[Call]] = {}
+        self._news = anyio.Event()
+
+    async def run(self) -> None:
+        """Have what gathers carried out, for ever."""
+        while True:
+            await self._news.wait()
+            await anyio.sleep(GATHER_S)
+            self._news = anyio.Event()
+            for agent in list(self._gathered):
+                self.settle(agent)
 
     async def lead(self) -> None:
         """Listen to those that stand by."""
@@ -54,17 +73,28 @@ class Peers:
         ]
 
     def stand_by(self) -> None:
-        """Stop listening to them."""
+        """Stop listening to them, and gather nothing more."""
+        for agent in list(self._gathered):
+            self.settle(agent)
         for subscription in self._subscriptions:
             subscription.unsubscribe()
         self._subscriptions = []
 
     async def record(self, request: Command, agent: str) -> None:
-        """Have an internal command carried out for `agent`: here, without waiting for it (what the agent asks next is
-        decided after it), or by the leader. Raises Unavailable when there is none, and the error that answers it."""
+        """Have an internal command carried out for `agent`, here or by the leader. On return it is stored, or was
+        refused; what gathers is only taken on. Raises Unavailable when nobody leads."""
         operation = OPERATION_OF[type(request)]
         if self._may_lead():
-            self._executor.submit(Call(operation, request, agent, _noted(operation, agent)))
+            if isinstance(request, recall.Note) and self._subscriptions:
+                self._gathered.setdefault(agent, []).append(Call(operation, request, agent, _noted(operation, agent)))
+                self._news.set()
+                return
+            try:
+                await self._executor.execute(operation, request, agent)
+            except Unavailable:
+                raise
+            except BusError as error:
+                _noted(operation, agent)(error)
             return
         subject = handed_subject(agent, operation.name)
         try:
@@ -80,6 +110,11 @@ class Peers:
                 hint="Ask again in a moment",
                 retry_after_s=0.2,
             ) from None
+
+    def settle(self, agent: str) -> None:
+        """Have carried out now what has gathered for `agent`."""
+        for call in self._gathered.pop(agent, ()):
+            self._executor.submit(call)
 
     def tell(self, agents: Sequence[str]) -> None:
         """Tell the leader who was heard here. Nothing is lost for good when it does not hear it: they ask again."""

@@ -83,15 +83,20 @@ class Desk:
         self.tables = Tables(store)
         self.replayed: list[tuple[Any, ...]] = []
         self.record_error: BusError | None = None
+        self.settled: list[tuple[str, int]] = []
+        """For whom what was recorded had to be settled, and how much had been asked to be decided then."""
         replays = {op.request: self._replay for op in OPERATION_OF.values() if op.family == "replay"}
-        self.api = Api(leader.executor, self.tables, leader.clock, replays, reply_bytes, self._record, helped=helped)
+        self.api = Api(leader.executor, self.tables, leader.clock, replays, reply_bytes, self, helped=helped)
         self._world = World(FAMILIES)
         self._rows = Projection(store.schema)
 
-    async def _record(self, request: Any, agent: str) -> None:
+    async def record(self, request: Any, agent: str) -> None:
         if self.record_error is not None:
             raise self.record_error
         self.leader.ask(agent, request)
+
+    def settle(self, agent: str) -> None:
+        self.settled.append((agent, self.leader.executor.waiting))
 
     async def _replay(self, request: Any, agent: str, seq: int, report: Any) -> Any:
         self.replayed.append((request, agent, seq, report))

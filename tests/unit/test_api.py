@@ -17,7 +17,8 @@ from bus.errors import BusError, Defect, InvalidRequest, NotAllowed, Refused, Un
 from bus.operation import OPERATION_OF, OPERATIONS
 from bus.protocol import Progress
 from cli import api
-from cli.api import as_error, find_operation, parse_moment
+from cli.api import as_error, find_operation
+from cli.moments import parse_moment
 from tests.unit.desk import Desk, Later, caught, talking
 
 READ = channel.Read(channel="dev", since=0)
@@ -153,6 +154,7 @@ NOW = datetime(2030, 1, 1, 12, tzinfo=UTC)
         ("-90s", NOW - timedelta(seconds=90)),
         ("-2h", NOW - timedelta(hours=2)),
         ("-1d", NOW - timedelta(days=1)),
+        ("-1h30m", NOW - timedelta(minutes=90)),
         ("-3w", NOW - timedelta(weeks=3)),
         ("-999999999w", datetime(1970, 1, 1, tzinfo=UTC)),
         ("2029-12-31", datetime(2029, 12, 31, tzinfo=UTC)),
@@ -163,7 +165,7 @@ def test_parse_moment(text: str, moment: datetime | int) -> None:
     assert parse_moment(text, NOW) == moment
 
 
-@pytest.mark.parametrize("text", ["", "now", "10m", "--10m", "-1.5h", "1e9", "##1", "12345678901234567", "x" * 500])
+@pytest.mark.parametrize("text", ["", "now", "10m", "--10m", "1e9", "##1", "12345678901234567", "x" * 500])
 def test_parse_moment_refuses(text: str) -> None:
     with pytest.raises(InvalidRequest) as error:
         parse_moment(text, NOW)
@@ -232,6 +234,11 @@ async def test_commands_are_answered_encoded_when_they_are_stored(one: Desk) -> 
     replies = [msgspec.json.decode(body) for body in bodies]
     assert [r["seq"] for r in replies if "seq" in r] == [len(one.leader.log.records)] * 2
     assert [r["error"]["kind"] for r in replies if "error" in r] == ["NotFound"]
+
+
+async def test_what_an_agent_does_is_decided_after_what_it_was_shown(one: Desk) -> None:
+    one.api.do(OPERATION_OF[channel.Post], channel.Post(channel="dev", text="hi"), "atlas", lambda _: None)
+    assert (one.settled, one.leader.executor.waiting) == ([("atlas", 0)], 1)
 
 
 def test_operations_are_found_by_name_and_kind() -> None:

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+import anyio
 import msgspec
 import pytest
 import structlog
 
-from bus.domain import agent, channel, inbox
+from bus.domain import agent, channel, inbox, recall
 from bus.errors import Unavailable
 from bus.protocol import encode_answer
 from bus.tunables import PresenceLimits
@@ -19,6 +20,7 @@ from cli.presence import Presence
 from tests.unit.leader import Leader, founded
 
 SHOW = inbox.Show(upto=3, seqs=(3,))
+NOTE = recall.Note(question=recall.digest("what?"), seqs=(3,))
 
 
 class Wire:
@@ -80,12 +82,85 @@ async def test_what_was_shown_is_recorded_by_the_leader_before_it_is_answered() 
     assert (record.headers["Bus-Type"], record.headers["Bus-Agent"]) == ("inbox.shown", "atlas")
 
 
-async def test_the_leader_records_itself_and_waits_for_nothing() -> None:
+async def test_the_leader_itself_has_stored_what_it_shows() -> None:
     leader, wire, leading, _, _ = await pair()
-    await leading.record(SHOW, "nova")
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(leading.record, SHOW, "nova")
+        await anyio.wait_all_tasks_blocked()
+        before = len(leader.log.records)
+        await leader.drain()
     assert wire.sent == []
+    assert leader.log.records[before:][-1].headers["Bus-Agent"] == "nova"
+
+
+async def test_what_the_leader_refuses_itself_is_noted_and_shown_all_the_same() -> None:
+    leader, _, leading, _, _ = await pair()
+    await leader.do("olga", agent.Deactivate(agent="atlas"))
+    with structlog.testing.capture_logs() as logs:
+        await leading.record(SHOW, "atlas")
+    assert [entry["event"] for entry in logs] == ["not recorded"]
+
+
+async def test_a_leader_that_cannot_store_shows_nothing() -> None:
+    leader, _, leading, _, _ = await pair()
+    error = Unavailable("the log does not answer", code="no_log")
+
+    async def lost(*_: Any) -> None:
+        raise error
+
+    leader.executor.execute = lost  # type: ignore[method-assign, assignment]
+    with pytest.raises(Unavailable):
+        await leading.record(SHOW, "atlas")
+
+
+def shown_to(leader: Leader) -> list[str]:
+    """To whom something was shown by recalls, as the log says."""
+    told = [record.headers for record in leader.log.records]
+    return [headers["Bus-Agent"] for headers in told if headers["Bus-Type"] == "exposure.shown"]
+
+
+async def test_what_recalls_show_gathers_until_the_agent_does_something() -> None:
+    leader, _, leading, _, _ = await pair()
+    for name in ("atlas", "nova", "atlas"):
+        await leading.record(NOTE, name)
     await leader.drain()
-    assert leader.log.records[-1].headers["Bus-Agent"] == "nova"
+    assert shown_to(leader) == []
+    leading.settle("atlas")
+    leading.settle("olga")
+    await leader.drain()
+    assert shown_to(leader) == ["atlas", "atlas"]
+
+
+async def test_what_recalls_show_is_recorded_soon_without_anything_else() -> None:
+    leader, _, leading, _, _ = await pair()
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(leading.run)
+        for _ in range(2):
+            await leading.record(NOTE, "atlas")
+            before = len(shown_to(leader))
+            with anyio.fail_after(10):
+                while len(shown_to(leader)) == before:
+                    await leader.drain()
+                    await anyio.sleep(0.01)
+        tasks.cancel_scope.cancel()
+    assert shown_to(leader) == ["atlas", "atlas"]
+
+
+async def test_who_stands_down_records_what_has_gathered_and_gathers_nothing_more() -> None:
+    leader, _, leading, _, _ = await pair()
+    await leading.record(NOTE, "atlas")
+    leading.stand_by()
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(leading.record, NOTE, "nova")
+        await anyio.wait_all_tasks_blocked()
+        await leader.drain()
+    assert shown_to(leader) == ["atlas", "nova"]
+
+
+async def test_who_stands_by_gathers_nothing() -> None:
+    leader, _, _, standing, _ = await pair()
+    await standing.record(NOTE, "atlas")
+    assert shown_to(leader) == ["atlas"]
 
 
 @pytest.mark.parametrize("code", ["no_responders", "timeout", "disconnected"])
