@@ -90,15 +90,17 @@ async def _silence(ground: Ground, how: str) -> float:
         url = await stack.enter_async_context(line.url())
         second = _second(ground, url)
         stack.callback(_end, second)
+        supervisor = lifecycle.status(ground.home).supervisor
+        assert supervisor is not None
+        await _until(lambda: _supervised(supervisor) is not None)
         await anyio.sleep(STAND_BY_S)
         victim = await _leader(ground)
         if how == "cut off" and victim != second.pid:  # The one behind the line has to lead.
             os.kill(victim, signal.SIGKILL)
             await _until(lambda: _said(ground) == second.pid)
+            await _until(lambda: _supervised(supervisor) not in (None, victim))
             await anyio.sleep(STAND_BY_S)
             victim = second.pid
-        supervisor = lifecycle.status(ground.home).supervisor
-        assert supervisor is not None
         os.kill(supervisor, signal.SIGSTOP)
         stack.callback(os.kill, supervisor, signal.SIGCONT)
         async with anyio.create_task_group() as tasks:
@@ -148,6 +150,15 @@ def _said(ground: Ground) -> int | None:
         said = msgspec.json.decode((ground.home.run / "daemon.json").read_bytes(), type=DaemonFile)
         lives = psutil.Process(said.pid).status() != psutil.STATUS_ZOMBIE
         return said.pid if said.leading and lives else None
+    return None
+
+
+def _supervised(supervisor: int) -> int | None:
+    """The pid of the daemon that the supervisor keeps; what ends again and again it does not start at once again."""
+    for child in psutil.Process(supervisor).children():
+        with suppress(psutil.Error):
+            if child.status() != psutil.STATUS_ZOMBIE and "cli.daemon" in child.cmdline():
+                return child.pid
     return None
 
 

@@ -16,7 +16,7 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -288,6 +288,15 @@ class Child:
         self.process.stdin.close()
         assert self.process.wait(timeout_s) == 0
         self.kill()
+
+    @contextmanager
+    def frozen(self) -> Iterator[None]:
+        """It does nothing while the block runs."""
+        self.process.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self.process.send_signal(signal.SIGCONT)
 
     def kill(self) -> None:
         """SIGKILL: it gets no chance to finish anything."""
