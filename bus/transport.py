@@ -25,6 +25,7 @@ from bus.clock import RandomIds
 from bus.errors import BusError, InvalidRequest, NotAllowed, Unavailable
 from bus.late import Logger, import_without, shielded
 from bus.replies import Replies, answered, broken
+from bus.subscription import Callback, Counters, Subscription
 from bus.wire import Message, Parser, publish_command
 
 # Two long imports for what nobody here needs: JetStream, and its own version (it tells the server 0.0.0).
@@ -42,42 +43,8 @@ REQUEST_S = 5.0
 _DENIED = re.compile(r"Permissions Violation for (Publish|Subscription)(?: with Reply of| to) \"([^\"]*)\"", re.I)
 _log = Logger(__name__)
 
-
-class Counters(msgspec.Struct):
-    """What happened on a connection that no caller was told about, since it was opened."""
-
-    connects: int = 0
-    disconnects: int = 0
-    denied: int = 0
-    slow: int = 0
-    errors: int = 0
-    callback_errors: int = 0
-
-
-Callback = Callable[[Message], None]
-Outgoing = tuple[str, bytes, Mapping[str, str] | None]  # subject, data, headers
-
-
-class Subscription:
-    """Interest in a subject, kept across reconnects until `unsubscribe`. `received` counts its messages."""
-
-    def __init__(self, client: _Client, subject: str, callback: Callback, on_lost: Callable[[], None] | None) -> None:
-        self._client = client
-        self.subject, self.callback, self.on_lost = subject, callback, on_lost
-        self.received, self.denied, self.sid = 0, False, 0
-
-    def receive(self, message: Message) -> None:
-        self.received += 1
-        try:
-            self.callback(message)
-        except Exception as error:
-            self._client.counters.callback_errors += 1
-            _log.warning("a subscriber failed", subject=message.subject, error=repr(error))
-
-    def unsubscribe(self) -> None:
-        """Stop at once: no message reaches the callback any more."""
-        if self._client.subscriptions.pop(str(self.sid), None) is not None:
-            self._client.forget(self.sid)
+Outgoing = tuple[str, bytes, Mapping[str, str] | None]
+"""Subject, data, headers."""
 
 
 class _Parser(Parser):
@@ -118,7 +85,9 @@ class _Client(Client):
         self.subscriptions: dict[str, Subscription] = {}
         self._transport = self.tcp = _Tcp()  # type: ignore[no-untyped-call]
         self._ps = _Parser(self.subscriptions, self.on_operation)  # type: ignore[assignment]
-        self.counters, self._on_lost, self._on_denied = counters, on_lost, on_denied
+        self.counters = counters
+        self._on_lost = on_lost
+        self._on_denied = on_denied
         self._flushing = False
         self.problem: Exception = ConnectionError("the connection broke")
 
@@ -194,10 +163,12 @@ class Connection:
     """One connection to NATS, kept alive. Made by `connect`; used from the event loop it was made in."""
 
     def __init__(self, inbox: str, on_state: Callable[[bool], None] | None) -> None:
-        self.counters, self._on_state = Counters(), on_state
+        self.counters = Counters()
+        self._on_state = on_state
         self._client = _Client(self.counters, self._lost, self._denied)
         self._replies = Replies(f"{inbox}.{RandomIds().short('c')}.")
-        self._inboxes, self._up = 0, asyncio.Event()
+        self._inboxes = 0
+        self._up = asyncio.Event()
 
     @property
     def connected(self) -> bool:
@@ -229,7 +200,8 @@ class Connection:
     async def rtt(self, timeout_s: float = REQUEST_S) -> float:
         """Seconds that the server takes to answer; everything sent before has been handled by it then."""
         self._check("PING")
-        start = (now := asyncio.get_running_loop().time)()
+        now = asyncio.get_running_loop().time
+        start = now()
         waiting = self._replies.new("PING")
         self._client.ping(waiting.future)
         await self._replies.first(waiting, timeout_s)

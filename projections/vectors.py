@@ -34,8 +34,8 @@ FORMAT = 1
 GROW = 256
 """Rows that the graph takes at a time."""
 SAVE_ROWS, SAVE_REST = 10_000, 1_000
-"""The graph is written whenever so many rows have come, and when so many have and there are no more for now: a row that
-is not in the file takes milliseconds at the next start."""
+"""The graph is written after so many new rows, and already after so many when no more are waiting: at the next start
+each row that is not in the file takes milliseconds."""
 MORE, MOST = 4, 256
 """The graph is asked for so many times the wanted number first, and at most."""
 LEAST = 40
