@@ -127,6 +127,16 @@ class InboxIndex:
         count = int(np.searchsorted(said.seq.values, upto, "right")) if said is not None else 0
         return count, int(said.seq.values[count - 1]) if said is not None and count else None
 
+    def messages(self, place: int, after: int, upto: int, limit: int, *, newest: bool) -> list[int]:
+        """The messages in a channel by events after one and up to another: so many of the first or of the newest."""
+        said = self._said.get(place)
+        if said is None:
+            return []
+        first, last = np.searchsorted(said.seq.values, (after, upto), "right")
+        seqs = said.seq.values[first:last]
+        found: list[int] = (seqs[max(0, len(seqs) - limit) :] if newest else seqs[:limit]).tolist()
+        return found
+
     def unread(self, agent: str, after: int, upto: int) -> Unread:
         """What is addressed to an agent by events after one and up to another, as of the latter."""
         spans = [one for one in self._spans.get(agent, ()) if one.begins < upto and one.ends > after]

@@ -5,7 +5,8 @@ Rule: what is loaded equals what folding the log up to the same event gives. Not
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Iterator
 from typing import Any, Protocol
 
 from bus.events import MSG_ID, RequestId
@@ -15,9 +16,7 @@ from bus.model import Entry, State
 from bus.subjects import log_subject
 from bus.world import World
 from projections.schema import OPEN, EntityTable, ItemTable, Schema
-
-Chunks = Callable[[str], Iterator[list[Any]]]
-"""Runs a query and gives its rows in lists."""
+from projections.slices import Chunks
 
 
 class Remembers(Protocol):
@@ -36,11 +35,17 @@ def load_world(chunks: Chunks, schema: Schema, world: World, position: int) -> N
     entries = [found for table in schema.entities.values() for found in _entries(chunks, table)]
     by_subject = "select namespace, family, bucket, max(seq) from event group by all"
     tips = {log_subject(*place): seq for rows in chunks(by_subject) for *place, seq in rows}
-    [[(skipped,)]] = chunks("select count(*) from event where problem is not null")
+    unread = skipped(chunks).total()
     for state, namespace, key, entry in entries:
         world.load(state, namespace, key, entry)
     world.tips.update(tips)
-    world.skipped, world.position = skipped, position
+    world.skipped, world.position = unread, position
+
+
+def skipped(chunks: Chunks) -> Counter[str]:
+    """How many events could not be read, by reason."""
+    sql = "select problem, count(*) from event where problem is not null group by 1"
+    return Counter({problem: count for rows in chunks(sql) for problem, count in rows})
 
 
 def _entries(chunks: Chunks, table: EntityTable) -> Iterator[tuple[type[State], str, str, Entry]]:

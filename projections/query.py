@@ -187,6 +187,11 @@ def sought(seqs: Iterable[int]) -> str:
     return f"(select unnest([{', '.join(map(str, seqs))}]::bigint[]))"
 
 
+def quoted(text: str) -> str:
+    """A text as SQL has it."""
+    return "'" + text.replace("'", "''") + "'"
+
+
 def has_values(metadata: Mapping[str, Any], where: Mapping[str, Any]) -> bool:
     """Whether metadata has these values, compared as JSON: to Python, true is 1."""
     return all(name in metadata and _canonical(metadata[name]) == _canonical(value) for name, value in where.items())

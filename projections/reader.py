@@ -26,7 +26,7 @@ from projections.batch import cleaned
 from projections.inbox_index import InboxIndex
 from projections.indexes import Indexes
 from projections.lexical_index import Index
-from projections.query import Nearby, utc
+from projections.query import Nearby, quoted, utc
 from projections.schema import AUDIENCE, OPEN, EntityTable, ItemTable, Schema, Table
 from projections.vectors import Collected
 
@@ -89,8 +89,8 @@ class Reader:
 
     def visible(self) -> str:
         """A SQL predicate over a column `audience`: whether the agent may see the row."""
-        me = self.agent.replace("'", "''")
-        return "true" if self.sees_all else f"({AUDIENCE} is null or contains({AUDIENCE}, '|{me}|'))"
+        me = quoted(f"|{self.agent}|")
+        return "true" if self.sees_all else f"({AUDIENCE} is null or contains({AUDIENCE}, {me}))"
 
     def may_see(self, audience: str | None) -> bool:
         """The same for one value of such a column."""
@@ -219,8 +219,7 @@ class Reader:
 
     def export(self, table: str, path: Path) -> None:
         """Write the rows of `at(table)` to a Parquet file."""
-        quoted = str(path).replace("'", "''")
-        self._execute(f"copy {self.at(table)} to '{quoted}' (format parquet)", ()).fetchall()
+        self._execute(f"copy {self.at(table)} to {quoted(str(path))} (format parquet)", ()).fetchall()
 
     # --- what the store uses -----------------------------------------------------------------------------------
 

@@ -40,6 +40,9 @@ FORMAT = 1
 OPEN = (1 << 63) - 1
 """`seq_to` of a row that is still valid."""
 AUDIENCE = "audience"
+LONG = frozenset({"body", "content", "data", "edit", "text"})
+"""Columns of long texts. Packed by zstd they take less room than as the database packs texts by itself, and one of them
+is read in a third of the time."""
 SQL_TYPES = frozenset({"VARCHAR", "BIGINT", "DOUBLE", "BOOLEAN", "TIMESTAMP", "BIGINT[]", "VARCHAR[]"})
 
 Row = tuple[Any, ...]
@@ -98,7 +101,8 @@ class Table(ABC):
 
     @property
     def ddl(self) -> str:
-        columns = ", ".join(f'"{name}" {kind}' for name, kind in self.columns.items())
+        packed = dict.fromkeys(self.columns.keys() & LONG, " using compression zstd")
+        columns = ", ".join(f'"{name}" {kind}{packed.get(name, "")}' for name, kind in self.columns.items())
         return f'create table "{self.name}" ({columns})'
 
 

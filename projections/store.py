@@ -13,7 +13,6 @@ Rules:
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from datetime import datetime
@@ -27,7 +26,6 @@ import duckdb
 import structlog
 from msgspec.structs import replace
 
-from bus.clock import EPOCH
 from bus.errors import Defect, Unavailable
 from bus.files import set_aside, sync
 from bus.log import Log
@@ -37,6 +35,7 @@ from projections import loading
 from projections.batch import CHAIN_START, Batch, cleaned
 from projections.columns import columns
 from projections.indexes import Indexes
+from projections.query import quoted
 from projections.reader import FETCH_ROWS, Reader, Stopped, stopped
 from projections.schema import OPEN, FactView, ItemTable, Row, Schema
 from projections.views import events
@@ -49,6 +48,8 @@ MEMORY_MB = 256
 READ_S = 30.0
 CLOSE_S = 5.0
 WAIT_S = 0.05
+ROW_GROUP = 16_384
+"""The database skips rows by so many; of its own 122,880 it would read most to find one."""
 MANY_ROWS = 2_000
 """So many rows of a table are quicker given to the database by columns than one by one."""
 SqlError = duckdb.Error
@@ -133,8 +134,11 @@ class Store:
 
     def _connect(self) -> str:
         """Open the file and make what is missing. -> why it cannot be used, or nothing."""
-        self._con = duckdb.connect(str(self.path), config=self._options)
-        known = self._all("select table_name from duckdb_tables() where not internal")
+        # Only for a file that is attached can one say how large its row groups are.
+        self._con = duckdb.connect(config=self._options | {"temp_directory": f"{self.path}.tmp"})
+        self._all(f"attach {quoted(str(self.path))} as tables (row_group_size {ROW_GROUP})")
+        self._all("use tables")
+        known = self._all("select table_name from duckdb_tables() where not internal and database_name = 'tables'")
         if not known:
             self._create()
         elif ("meta",) not in known:
@@ -147,7 +151,7 @@ class Store:
         self.indexes.news.know(dict(self._all(self.schema.newest)))
         self._appenders = {name: self._con.appender(name) for name in self.schema.tables}
         for _ in range(READERS):
-            self._cursors.put(self._con.cursor())
+            self._cursors.put(self._cursor())
         return ""
 
     def _create(self) -> None:
@@ -203,6 +207,12 @@ class Store:
         other.replace(self.path)
         if (why := self._connect()) or self.position != position:
             raise Defect("the new tables do not fit", expected=f"#{position}", found=why or f"#{self.position}")
+
+    def _cursor(self) -> Any:
+        """Another connection to the tables, for one thread at a time."""
+        cursor = self._con.cursor()
+        cursor.execute("use tables")
+        return cursor
 
     def _all(self, sql: str, params: Sequence[Any] = ()) -> list[Any]:
         return list(self._con.execute(sql, list(params) or None).fetchall())
@@ -355,10 +365,6 @@ class Store:
         while self.position < seq:
             await self._moved.wait()
 
-    async def seq_at(self, time_ns: int) -> int:
-        """The longest prefix of the log whose events were all stored by then (0: none), as far as the tables reach."""
-        return await self.read(self.position, "", EPOCH, lambda reader: reader.seq_at(time_ns))
-
     # --- starting ----------------------------------------------------------------------------------------------
 
     async def load(self, world: World, remembers: loading.Remembers) -> None:
@@ -378,13 +384,9 @@ class Store:
         loading.load_world(self.chunks, self.schema, world, self.position)
         self._world = world
 
-    def skipped(self) -> Counter[str]:
-        """How many events could not be read, by reason."""
-        return Counter(dict(self._all("select problem, count(*) from event where problem is not null group by 1")))
-
     def chunks(self, sql: str) -> Iterator[list[Any]]:
         """The rows of a query over everything, in lists, by a cursor of its own: an open result would be in the way."""
-        with self._con.cursor() as cursor:
+        with self._cursor() as cursor:
             result = cursor.execute(sql)
             while rows := result.fetchmany(FETCH_ROWS):
                 yield rows

@@ -23,12 +23,13 @@ import anyio.lowlevel
 import anyio.to_thread
 import structlog
 
-from bus.clock import Clock
+from bus.clock import EPOCH, Clock
 from bus.errors import Unavailable
 from bus.events import Codec, Event
 from bus.log import Chunk, Log
 from bus.operation import CODEC
 from bus.world import Change
+from projections import loading
 from projections.batch import Batch, Projection
 from projections.reader import Reader
 from projections.store import Store
@@ -128,8 +129,8 @@ class Worker:
         return await self.store.read(seq, agent, now, fn)
 
     async def seq_at(self, time_ns: int) -> int:
-        """See Store.seq_at."""
-        return await self.store.seq_at(time_ns)
+        """See Reader.seq_at; as far as the tables reach."""
+        return await self.store.read(self.position, "", EPOCH, lambda reader: reader.seq_at(time_ns))
 
     @asynccontextmanager
     async def paused(self) -> AsyncIterator[int]:
@@ -143,7 +144,7 @@ class Worker:
         """Follow and write, for ever, from where the tables end now."""
         store = self.store
         self._gathered = Projection(store.schema, store.position, store.stored_ns, store.chain)
-        skipped = await anyio.to_thread.run_sync(self.store.skipped)
+        skipped = await anyio.to_thread.run_sync(loading.skipped, self.store.chunks)
         for reason, count in skipped.items():
             self._gathered.skip(reason, count)
         async with anyio.create_task_group() as tasks:
@@ -188,8 +189,11 @@ class Worker:
         return len(self._gathered.events) >= self._most or self._gathered.bytes >= BATCH_BYTES
 
     async def _index(self) -> None:
-        """Keep the words of everything up with the tables, so that a recall finds little left to take in."""
+        """Keep the words of everything up with the tables, so that a recall finds little left to take in. While they
+        catch up with the log nobody is answered, so they come first."""
         while True:
+            while self.lag_seq > LIVE_EVENTS:
+                await self.store.reached(self._head)
             try:
                 await self.store.index()
             except Exception:  # Whoever recalls takes in what is missing, and is told what is wrong.

@@ -133,6 +133,7 @@ class Past:
             beside="they were written",
         )
         self._weigh(memory, "after folding")
+        self.ground.settle()
         asked = self._ask()
         self._weigh(memory, "after reading")
         self.ground.down()

@@ -162,8 +162,15 @@ def _chosen(reader: Reader, where: str, params: Sequence[Any], order: str, limit
 
 
 def _read(reader: Reader, request: message.ReadBase, of: _Conversation) -> message.Messages:
-    where, params = of.where()
+    pins = _pins(reader, of)
     upto = min(reader.seq, request.before - 1) if request.before is not None else reader.seq
+    is_whole = request.thread is None and not request.pinned and of.conversation is not None
+    if is_whole and of.family == channel.FAMILY.name and of.conversation is not None:
+        place, newest = of.place(of.conversation), request.since is None
+        with reader.inboxes() as index:
+            seqs = index.messages(place, request.since or 0, upto, request.limit, newest=newest)
+        return _page(reader, seqs, of, pins, request, is_whole=True)
+    where, params = of.where()
     if request.thread is not None:
         where += f""" and seq in (
             with recursive under(seq) as (
@@ -171,7 +178,6 @@ def _read(reader: Reader, request: message.ReadBase, of: _Conversation) -> messa
                 select m.seq from {reader.at("message")} m join under on m.reply_to = under.seq)
             select seq from under)"""
         params.append(request.thread)
-    pins = _pins(reader, of)
     if request.pinned:
         where += f" and seq in {listed(sorted(pins))}"
     if request.since is None:
@@ -179,8 +185,6 @@ def _read(reader: Reader, request: message.ReadBase, of: _Conversation) -> messa
     else:
         where += f" and seq > {request.since} and seq <= {upto}"
         seqs = _chosen(reader, where, params, "asc", request.limit)
-    # Of a whole conversation, what lies between the first and the last is the page, which needs no join to be found.
-    is_whole = request.thread is None and not request.pinned and of.conversation is not None
     return _page(reader, seqs, of, pins, request, is_whole=is_whole)
 
 
@@ -211,7 +215,8 @@ def _pins(reader: Reader, of: _Conversation) -> set[int]:
 
 
 def _rows(reader: Reader, seqs: Sequence[int], of: _Conversation, is_whole: bool) -> list[tuple[Any, ...]]:
-    """The messages with these seqs, oldest first."""
+    """The messages with these seqs, oldest first. Of a whole conversation, what lies between the first and the last of
+    them is the page, which needs no join to be found."""
     if not seqs:
         return []
     within = f"seq in {sought(seqs)}"

@@ -116,7 +116,9 @@ def _history(reader: Reader, namespace: str, task: str) -> list[ask.Happening]:
     changed: list[int] = []
     for table in ("task", "needs"):
         if (kid := reader.kid(table, namespace, task)) is not None:
-            versions = reader.rows(f"select seq_from from {reader.history(table)} where kid = {kid}")
+            # It has no row from before its first event, which lets the database skip all of those.
+            begun = f"kid = {kid} and seq_from >= {kid}"
+            versions = reader.rows(f"select seq_from from {reader.history(table)} where {begun}")
             changed += [seq for (seq,) in versions]
     return happenings(reader, sorted(changed)[-HISTORY:])
 

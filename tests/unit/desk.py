@@ -15,7 +15,7 @@ import anyio
 import pytest
 from anyio.lowlevel import checkpoint
 
-from bus.clock import SystemClock
+from bus.clock import EPOCH, SystemClock
 from bus.domain import channel
 from bus.domain.recall import Recall
 from bus.errors import BusError
@@ -62,7 +62,7 @@ class Tables:
         await anyio.wait_all_tasks_blocked()
 
     async def seq_at(self, time_ns: int) -> int:
-        return await self.store.seq_at(time_ns)
+        return await self.store.read(self.position, "", EPOCH, lambda reader: reader.seq_at(time_ns))
 
     async def reached(self, seq: int, timeout_s: float | None = None) -> bool:
         with anyio.move_on_after(timeout_s):

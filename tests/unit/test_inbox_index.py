@@ -50,6 +50,13 @@ def test_a_channel_brings_what_others_say_while_one_is_a_member(index: InboxInde
     assert index.unread("bob", 0, LAST).total == 0
 
 
+def test_a_page_of_a_channel_is_its_first_or_its_newest_messages(index: InboxIndex) -> None:
+    assert index.messages(DEV, 0, LAST, 2, newest=True) == [25, 35]
+    assert index.messages(DEV, 0, LAST, 2, newest=False) == [5, 15]
+    assert index.messages(DEV, 5, 25, 10, newest=False) == index.messages(DEV, 5, 25, 10, newest=True) == [15, 25]
+    assert index.messages(DEV, 5, 4, 10, newest=False) == index.messages(OPS, 0, LAST, 10, newest=True) == []
+
+
 def test_what_came_later_makes_no_difference(index: InboxIndex) -> None:
     index.leave(10, "ada", 40)
     index.say(45, DEV, "bob")

@@ -102,6 +102,28 @@ async def test_what_is_posted_can_be_read_and_those_who_wait_are_told(ground: Gr
     assert told == [1, 2, 3, 4, 5]
 
 
+async def test_nothing_is_indexed_while_the_tables_catch_up(ground: Ground, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("LIVE_EVENTS", "BEHIND_EVENTS", "SLICE_EVENTS"):
+        monkeypatch.setattr(module, name, 2)
+    last = [ground.post() for _ in range(20)][-1]
+    behind: list[int] = []
+    ends: list[int] = []
+
+    async def work(worker: Worker) -> None:
+        def step(seq: int, chunks: Any) -> None:
+            behind.append(worker.lag_seq)
+            ends.append(seq)
+
+        monkeypatch.setattr(worker.store.indexes, "step", step)
+        while ends[-1:] != [last]:
+            await anyio.sleep(0.001)
+
+    await ground.run(work)
+    # The first may begin before anybody knows how long the log is.
+    assert behind[1:]
+    assert max(behind[1:]) <= 2
+
+
 async def test_what_comes_while_the_writer_rests_is_one_batch_and_whoever_waits_ends_the_rest(
     ground: Ground, monkeypatch: pytest.MonkeyPatch
 ) -> None:
