@@ -8,7 +8,7 @@ from typing import Any
 from bus.domain import directive as ask
 from bus.errors import NotFound
 from projections.query import Reader, answers, utc
-from projections.views.history import HISTORY, happenings
+from projections.views.history import history_of
 
 
 def _rows(reader: Reader, where: str, params: Sequence[Any], limit: int) -> list[ask.DirectiveRow]:
@@ -74,7 +74,6 @@ def show(reader: Reader, request: ask.Show) -> ask.DirectiveDetail:
             expected=f"a directive of namespace {request.namespace} as of #{reader.seq}",
             hint="`bus directive list` shows them",
         )
-    changed = reader.rows(f"select seq_from from {reader.history('directive')} where kid = {kid}")
-    history = happenings(reader, sorted(seq for (seq,) in changed)[-HISTORY:])
+    history = history_of(reader, {"directive": kid})
     (directive,) = _rows(reader, f"kid = {kid}", (), 1)
     return ask.DirectiveDetail(seq=reader.seq, time=reader.time_of(reader.seq), directive=directive, history=history)

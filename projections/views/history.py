@@ -8,7 +8,7 @@ Rules:
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -54,15 +54,29 @@ def shown(data: str, most: int | None = None) -> Any:
     return cut(data, TEXT if most is None else most)
 
 
+def history_of(reader: Reader, kids: Mapping[str, int]) -> list[Happening]:
+    """The newest events by which these entities (table -> 64-bit key) have changed, oldest first."""
+    changed: list[int] = []
+    for table, kid in kids.items():
+        # It has no row from before its first event, which lets the database skip all of those.
+        begun = f"kid = {kid} and seq_from >= {kid}"
+        changed += [seq for (seq,) in reader.rows(f"select seq_from from {reader.history(table)} where {begun}")]
+    return happenings(reader, sorted(changed)[-HISTORY:])
+
+
 def happenings(reader: Reader, seqs: Collection[int]) -> list[Happening]:
-    """These events as a history shows them, oldest first."""
+    """These events as a history shows them, oldest first; none of them is later than the reader's moment."""
     if not seqs:
         return []
-    sql = f"select seq, time, type, agent, data from {reader.at('event')} where seq in {sought(seqs)}"
+    # Who may see them is asked of those that are found only: as a condition it would be looked up for all between them.
+    sql = f"""
+        select seq, time, type, agent, data, {reader.visible()} from event
+        where seq >= {min(seqs)} and seq <= {max(seqs)} and seq in {sought(seqs)}"""
     # Sorted here: the database would take longer to plan it than it takes.
     return [
         Happening(seq=seq, time=utc(time), type=type_, agent=agent, data=shown(data, BRIEF))
-        for seq, time, type_, agent, data in sorted(reader.rows(sql))
+        for seq, time, type_, agent, data, visible in sorted(reader.rows(sql))
+        if visible
     ]
 
 

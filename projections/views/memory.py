@@ -16,13 +16,12 @@ import msgspec
 
 from bus.domain import memory_requests as ask
 from bus.domain.memory import CATEGORIES, Memory, key_of, name_of
-from bus.domain.task_requests import Happening
 from bus.errors import NotFound
 from bus.model import Entry
 from bus.subjects import TENANT
 from projections.query import Reader, answers, escaped
 from projections.schema import naive
-from projections.views.history import HISTORY, happenings
+from projections.views.history import history_of
 
 HERE = f"namespace in (?, '{TENANT}')"
 """A SQL predicate with the namespace as its parameter."""
@@ -120,7 +119,10 @@ def show(reader: Reader, request: ask.Show) -> ask.MemoryDetail:
         if kid is not None:
             (found,) = whole(reader, request.namespace, [(kid, namespace, key)])
             return ask.MemoryDetail(
-                seq=reader.seq, time=reader.time_of(reader.seq), memory=found, history=_history(reader, kid)
+                seq=reader.seq,
+                time=reader.time_of(reader.seq),
+                memory=found,
+                history=history_of(reader, {"memory": kid}),
             )
     raise NotFound(
         "no such memory",
@@ -128,11 +130,6 @@ def show(reader: Reader, request: ask.Show) -> ask.MemoryDetail:
         expected=f"an entry of namespace {request.namespace} as of #{reader.seq} that you can read",
         hint="`bus memory list` shows them",
     )
-
-
-def _history(reader: Reader, kid: int) -> list[Happening]:
-    changed = reader.rows(f"select seq_from from {reader.history('memory')} where kid = {kid}")
-    return happenings(reader, sorted(seq for (seq,) in changed)[-HISTORY:])
 
 
 @answers(ask.List, "memories")

@@ -20,7 +20,7 @@ from bus.errors import NotFound
 from bus.model import Entry
 from projections.query import Reader, answers, listed
 from projections.schema import naive
-from projections.views.history import HISTORY, happenings
+from projections.views.history import history_of
 
 
 def own(reader: Reader) -> str:
@@ -108,19 +108,9 @@ def show(reader: Reader, request: ask.Show) -> ask.TaskDetail:
             expected=f"a task of namespace {request.namespace} as of #{reader.seq}",
             hint="`bus task list` shows them",
         )
-    history = _history(reader, request.namespace, request.task)
+    kids = {table: reader.kid(table, request.namespace, request.task) for table in ("task", "needs")}
+    history = history_of(reader, {table: kid for table, kid in kids.items() if kid is not None})
     return ask.TaskDetail(seq=reader.seq, time=reader.time_of(reader.seq), task=task, history=history)
-
-
-def _history(reader: Reader, namespace: str, task: str) -> list[ask.Happening]:
-    changed: list[int] = []
-    for table in ("task", "needs"):
-        if (kid := reader.kid(table, namespace, task)) is not None:
-            # It has no row from before its first event, which lets the database skip all of those.
-            begun = f"kid = {kid} and seq_from >= {kid}"
-            versions = reader.rows(f"select seq_from from {reader.history(table)} where {begun}")
-            changed += [seq for (seq,) in versions]
-    return happenings(reader, sorted(changed)[-HISTORY:])
 
 
 @answers(ask.List, "tasks")
