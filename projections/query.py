@@ -123,6 +123,10 @@ class Reader(Protocol):
         """The states of these entities, by key. What did not exist, or may not be seen, is left out."""
         ...
 
+    def versions(self, table: str, kid: int) -> list[int]:
+        """The events up to `seq` by which an entity has changed, or came into being, in their order."""
+        ...
+
     def state(self, state: type[State], namespace: str, key: str) -> Entry | None:
         """The state of one entity."""
         ...

@@ -145,6 +145,14 @@ class Reader:
         found = self.rows(f'select kid from {self.at(table)} where namespace = ? and "{table}" = ?', [namespace, key])
         return found[0][0] if found else None
 
+    def versions(self, table: str, kid: int) -> list[int]:
+        """The events by which an entity has changed, or came into being."""
+        known = self._table(table)
+        # It has no row from before its first event, so the database skips all of those. (`history` names all columns of
+        # the table, which takes longer to plan than this takes.)
+        sql = f'select seq_from from "{known.name}" where kid = {kid} and seq_from between {kid} and {self.seq}'
+        return sorted(seq for (seq,) in self.rows(sql + self._visible(known)))
+
     def states(self, state: type[State], namespace: str, keys: Iterable[str]) -> dict[str, Entry]:
         """The states of these entities, by key. What did not exist, or may not be seen, is left out."""
         table, found, changed = self.schema.entities[state], {}, dict[int, str]()

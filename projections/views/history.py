@@ -56,12 +56,8 @@ def shown(data: str, most: int | None = None) -> Any:
 
 def history_of(reader: Reader, kids: Mapping[str, int]) -> list[Happening]:
     """The newest events by which these entities (table -> 64-bit key) have changed, oldest first."""
-    changed: list[int] = []
-    for table, kid in kids.items():
-        # It has no row from before its first event, which lets the database skip all of those.
-        begun = f"kid = {kid} and seq_from >= {kid}"
-        changed += [seq for (seq,) in reader.rows(f"select seq_from from {reader.history(table)} where {begun}")]
-    return happenings(reader, sorted(changed)[-HISTORY:])
+    changed = sorted(seq for table, kid in kids.items() for seq in reader.versions(table, kid))
+    return happenings(reader, changed[-HISTORY:])
 
 
 def happenings(reader: Reader, seqs: Collection[int]) -> list[Happening]:

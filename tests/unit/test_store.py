@@ -198,6 +198,17 @@ async def test_as_of_a_time_is_a_prefix_even_when_the_clock_was_set_back(folding
     assert found == {0: 0, 99: 0, 100: 1, 250: 1, 299: 1, 300: 3, 399: 3, 400: 4, 10**15: 4}
 
 
+async def test_versions_are_those_up_to_the_moment_that_may_be_seen(folding: Folding) -> None:
+    said = folding.happens("dm", "ada+bob", DmPosted(text="secret", to="bob"))
+    first, second = (folding.happens("dm", "ada+bob", DmPinned(message=pin)) for pin in (said, said + 1))
+    folding.write()
+    found = [
+        await folding.store.read(seq, agent, EPOCH, lambda reader: reader.versions("dm", said))
+        for seq, agent in ((second, "bob"), (first, "bob"), (second, "cyd"))
+    ]
+    assert found == [[said, first, second], [said, first], []]
+
+
 async def test_a_reader_finds_entities_and_times(folding: Folding) -> None:
     folding.happens("channel", "dev", ChannelOpened())
     folding.happens("task", "t-1", TaskOpened(title="x"))
