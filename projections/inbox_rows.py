@@ -1,7 +1,4 @@
-"""From the tables to what may stand in inboxes: what was written since the index was last looked at.
-
-Rules:
-"""
+"""From the tables to what may stand in inboxes: what was written since the index was last looked at."""
 
 from __future__ import annotations
 

@@ -11,12 +11,11 @@ import numpy as np
 
 from bus.clock import EPOCH
 from projections.batch import Batch
-from projections.columns import Column, times
+from projections.columns import NEVER, Column, times
 from projections.slices import Chunks, Following
 from projections.views.events import EVENT
 
 _SEQ, _TIME, _STORED = (list(EVENT.columns).index(name) for name in ("seq", "time", "stored_ns"))
-NEVER = np.iinfo(np.int64).min
 
 
 class Times:

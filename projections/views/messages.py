@@ -165,11 +165,11 @@ def _read(reader: Reader, request: message.ReadBase, of: _Conversation) -> messa
     pins = _pins(reader, of)
     upto = min(reader.seq, request.before - 1) if request.before is not None else reader.seq
     is_whole = request.thread is None and not request.pinned and of.conversation is not None
-    if is_whole and of.family == channel.FAMILY.name and of.conversation is not None:
-        place, newest = of.place(of.conversation), request.since is None
+    whole = of.place(of.conversation or "") if is_whole else None
+    if whole is not None and of.family == channel.FAMILY.name:
         with reader.inboxes() as index:
-            seqs = index.messages(place, request.since or 0, upto, request.limit, newest=newest)
-        return _page(reader, seqs, of, pins, request, is_whole=True)
+            seqs = index.messages(whole, request.since or 0, upto, request.limit, newest=request.since is None)
+        return _page(reader, seqs, of, pins, request, whole)
     where, params = of.where()
     if request.thread is not None:
         where += f""" and seq in (
@@ -185,7 +185,7 @@ def _read(reader: Reader, request: message.ReadBase, of: _Conversation) -> messa
     else:
         where += f" and seq > {request.since} and seq <= {upto}"
         seqs = _chosen(reader, where, params, "asc", request.limit)
-    return _page(reader, seqs, of, pins, request, is_whole=is_whole)
+    return _page(reader, seqs, of, pins, request, whole)
 
 
 def _search(reader: Reader, request: message.SearchBase, of: _Conversation) -> message.Messages:
@@ -203,7 +203,7 @@ def _search(reader: Reader, request: message.SearchBase, of: _Conversation) -> m
     if request.since is not None:
         where += f" and seq > {request.since}"
     seqs = _newest(reader, where, params, upto, request.limit)
-    return _page(reader, seqs, of, _pins(reader, of), request, is_whole=False)
+    return _page(reader, seqs, of, _pins(reader, of), request)
 
 
 def _pins(reader: Reader, of: _Conversation) -> set[int]:
@@ -214,14 +214,14 @@ def _pins(reader: Reader, of: _Conversation) -> set[int]:
     return set(known.state.pins) if known is not None else set()
 
 
-def _rows(reader: Reader, seqs: Sequence[int], of: _Conversation, is_whole: bool) -> list[tuple[Any, ...]]:
-    """The messages with these seqs, oldest first. Of a whole conversation, what lies between the first and the last of
-    them is the page, which needs no join to be found."""
+def _rows(reader: Reader, seqs: Sequence[int], whole: int | None) -> list[tuple[Any, ...]]:
+    """The messages with these seqs, oldest first. Of the conversation at the place `whole`, what lies between the first
+    and the last of them is the page, which needs no join to be found."""
     if not seqs:
         return []
     within = f"seq in {sought(seqs)}"
-    if is_whole and of.conversation is not None:
-        within = f"place = {of.place(of.conversation)} and seq between {min(seqs)} and {max(seqs)}"
+    if whole is not None:
+        within = f"place = {whole} and seq between {min(seqs)} and {max(seqs)}"
     wanted = set(seqs)
     # Sorted here: the database would take longer to plan it than it takes.
     return sorted(
@@ -230,9 +230,9 @@ def _rows(reader: Reader, seqs: Sequence[int], of: _Conversation, is_whole: bool
 
 
 def _page(
-    reader: Reader, seqs: Sequence[int], of: _Conversation, pins: set[int], request: PageQuery, *, is_whole: bool
+    reader: Reader, seqs: Sequence[int], of: _Conversation, pins: set[int], request: PageQuery, whole: int | None = None
 ) -> message.Messages:
-    rows = _rows(reader, seqs, of, is_whole)
+    rows = _rows(reader, seqs, whole)
     texts, reactions = _touches(reader, {row[0]: of.place(row[3]) for row in rows})
     found = []
     for seq, time, agent, conversation, text, reply_to, mentions, refs, attachments in rows:

@@ -84,13 +84,20 @@ async def test_what_was_shown_is_recorded_by_the_leader_before_it_is_answered() 
 
 async def test_the_leader_itself_has_stored_what_it_shows() -> None:
     leader, wire, leading, _, _ = await pair()
+    stored_when_shown: list[int] = []
+
+    async def show() -> None:
+        await leading.record(SHOW, "nova")
+        stored_when_shown.append(len(leader.log.records))
+
     async with anyio.create_task_group() as tasks:
-        tasks.start_soon(leading.record, SHOW, "nova")
+        tasks.start_soon(show)
         await anyio.wait_all_tasks_blocked()
         before = len(leader.log.records)
         await leader.drain()
     assert wire.sent == []
-    assert leader.log.records[before:][-1].headers["Bus-Agent"] == "nova"
+    assert stored_when_shown == [before + 1]
+    assert leader.log.records[before].headers["Bus-Agent"] == "nova"
 
 
 async def test_what_the_leader_refuses_itself_is_noted_and_shown_all_the_same() -> None:

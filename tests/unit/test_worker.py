@@ -119,8 +119,8 @@ async def test_nothing_is_indexed_while_the_tables_catch_up(ground: Ground, monk
             await anyio.sleep(0.001)
 
     await ground.run(work)
-    # The first may begin before anybody knows how long the log is.
-    assert max(behind[1:], default=0) <= 2
+    # The first may begin before anybody knows how long the log is; that it begins at all is known by `ends`.
+    assert [lag for lag in behind[1:] if lag > 2] == []
 
 
 async def test_what_comes_while_the_writer_rests_is_one_batch_and_whoever_waits_ends_the_rest(
