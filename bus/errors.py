@@ -39,6 +39,8 @@ class BusError(Exception):
 
     exit_code: ClassVar[int] = 1
     default_code: ClassVar[str] = "defect"
+    kind: ClassVar[str] = "Defect"
+    """The class that it travels as."""
 
     def __init__(
         self,
@@ -53,7 +55,7 @@ class BusError(Exception):
         **details: Any,
     ) -> None:
         self.problem = Problem(
-            kind=next((cls.__name__ for cls in type(self).__mro__ if cls.__name__ in KINDS), type(self).__name__),
+            kind=self.kind,
             code=code or self.default_code,
             message=message,
             entity=entity,
@@ -86,6 +88,7 @@ class BusError(Exception):
 class InvalidRequest(BusError):
     """The request cannot be meant: wrong type, unknown field, bad name, too large."""
 
+    kind = "InvalidRequest"
     exit_code = 2
     default_code = "invalid"
 
@@ -93,6 +96,7 @@ class InvalidRequest(BusError):
 class Refused(BusError):
     """The request is well formed but the present state does not allow it."""
 
+    kind = "Refused"
     exit_code = 3
     default_code = "refused"
 
@@ -100,6 +104,7 @@ class Refused(BusError):
 class NotFound(BusError):
     """The request names something that does not exist (at the moment asked for)."""
 
+    kind = "NotFound"
     exit_code = 4
     default_code = "not_found"
 
@@ -107,6 +112,7 @@ class NotFound(BusError):
 class NotAllowed(BusError):
     """The agent that asks may not do this."""
 
+    kind = "NotAllowed"
     exit_code = 5
     default_code = "not_allowed"
 
@@ -114,6 +120,7 @@ class NotAllowed(BusError):
 class Unavailable(BusError):
     """Nobody could answer in time; asking again later is sensible."""
 
+    kind = "Unavailable"
     exit_code = 6
     default_code = "unavailable"
 
@@ -123,7 +130,7 @@ class Defect(BusError):
 
 
 KINDS: dict[str, type[BusError]] = {
-    cls.__name__: cls for cls in (InvalidRequest, Refused, NotFound, NotAllowed, Unavailable, Defect)
+    cls.kind: cls for cls in (InvalidRequest, Refused, NotFound, NotAllowed, Unavailable, Defect)
 }
 
 

@@ -1,10 +1,9 @@
-"""Columns: arrays that grow at their end, and rows turned into the columns that the database takes in at once."""
+"""Columns: arrays that grow at their end."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from datetime import datetime, timedelta
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -50,41 +49,8 @@ class Column:
         return self._all[: self.size]
 
 
-def columns(rows: Sequence[Sequence[Any]], kinds: Sequence[str]) -> dict[str, Any]:
-    """Rows as arrays, one for each column, whose SQL types are `kinds`. Raises OverflowError, TypeError or ValueError
-    for a value that is none of its type."""
-    made = zip(zip(*rows, strict=True), kinds, strict=True)
-    return {f"c{place}": _MAKE.get(kind, _objects)(values) for place, (values, kind) in enumerate(made)}
-
-
-def _objects(values: Sequence[Any]) -> NDArray[Any]:
-    made = np.empty(len(values), np.object_)
-    made[:] = values
-    return made
-
-
 def times(values: Sequence[datetime | None]) -> NDArray[Any]:
     """Naive times as microseconds."""
     # Ten times as fast as what numpy does with a list of them.
     made = [NEVER if value is None else (value - _EPOCH) // _MICROSECOND for value in values]
     return np.array(made, np.int64).view("datetime64[us]")
-
-
-def _numbers(kind: Any) -> Callable[[Sequence[Any]], NDArray[Any]]:
-    def made(values: Sequence[Any]) -> NDArray[Any]:
-        if None not in values:
-            return np.array(values, kind)
-        missing = [value is None for value in values]
-        return np.ma.masked_array(np.array([0 if value is None else value for value in values], kind), missing)
-
-    return made
-
-
-_MAKE: Mapping[str, Callable[[Sequence[Any]], NDArray[Any]]] = MappingProxyType(
-    {
-        "BIGINT": _numbers(np.int64),
-        "DOUBLE": _numbers(np.float64),
-        "BOOLEAN": _numbers(np.bool_),
-        "TIMESTAMP": times,
-    }
-)

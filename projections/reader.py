@@ -221,7 +221,7 @@ class Reader:
         if moments.position >= self.seq:
             with moments.upto(self.seq, self.chunks) as times:
                 return times.seq_at(time_ns, self.seq)
-        # By what came later, not by what came until then: an event that no table could hold counts as the one before it.
+        # By what came later, not by what came until then: an event that has no row counts as the one before it.
         sql = f"select coalesce(min(seq) - 1, {self.seq}) from event where stored_ns > ? and seq <= {self.seq}"
         seq: int = self.rows(sql, [time_ns])[0][0]
         return seq

@@ -48,6 +48,7 @@ SQL_TYPES = frozenset({"VARCHAR", "BIGINT", "DOUBLE", "BOOLEAN", "TIMESTAMP", "B
 Row = tuple[Any, ...]
 FoldRows = Callable[[Event], Iterable[tuple[str, Row]]]
 
+_json = msgspec.json.Encoder().encode
 _INTERVAL = ("kid", "seq_from", "seq_to", "namespace")
 _OWN = len(_INTERVAL) + 1
 """The scalars of a state stand behind these columns and the one with its key."""
@@ -104,6 +105,15 @@ class Table(ABC):
         packed = dict.fromkeys(self.columns.keys() & LONG, " using compression zstd")
         columns = ", ".join(f'"{name}" {kind}{packed.get(name, "")}' for name, kind in self.columns.items())
         return f'create table "{self.name}" ({columns})'
+
+    @property
+    def insert(self) -> str:
+        """The SQL that inserts rows from its one parameter, a list of what `as_text` gives. (A list, because the
+        database would take a single text for a constant, and read it much slower.)"""
+        kinds = ", ".join(f'"c{place}": ["{kind}"]' for place, kind in enumerate(self.columns.values()))
+        values = ", ".join(f"unnest(rows.c{place})" for place in range(len(self.columns)))
+        rows = f"select from_json_strict(unnest(?), '{{{kinds}}}') as rows"
+        return f'insert into "{self.name}" select {values} from ({rows})'
 
 
 class FactTable(Table):
@@ -229,6 +239,13 @@ class Schema:
             sorted((fact.type, fact.schema) for fact in facts),
         )
         return sha256(msgspec.json.encode(parts)).hexdigest()
+
+
+def as_text(rows: Sequence[Row]) -> str:
+    """Rows as one JSON object with an array for each column, `c0` and so on, in which a column without any value is
+    null. Raises ValueError or OverflowError for what JSON cannot say."""
+    columns = enumerate(zip(*rows, strict=True))
+    return _json({f"c{i}": None if values.count(None) == len(values) else values for i, values in columns}).decode()
 
 
 def discover() -> tuple[FactView, ...]:

@@ -33,11 +33,10 @@ from bus.model import Family
 from bus.world import World
 from projections import loading
 from projections.batch import CHAIN_START, Batch, cleaned
-from projections.columns import columns
 from projections.indexes import Indexes
 from projections.query import quoted
 from projections.reader import FETCH_ROWS, Reader, Stopped, stopped
-from projections.schema import OPEN, FactView, ItemTable, Row, Schema
+from projections.schema import OPEN, FactView, ItemTable, Row, Schema, as_text
 from projections.views import events
 
 logger = structlog.get_logger(__name__)
@@ -50,8 +49,11 @@ CLOSE_S = 5.0
 WAIT_S = 0.05
 ROW_GROUP = 16_384
 """The database skips rows by so many; of its own 122,880 it would read most to find one."""
-MANY_ROWS = 2_000
-"""So many rows of a table are quicker given to the database by columns than one by one."""
+MANY_ROWS = 500
+"""So many rows of a table are given to the database as text: it reads text while Python goes on folding, but takes
+values one by one only while no other thread runs Python."""
+PIECE_ROWS = 4_096
+"""It reads so many rows at a time, so that no batch takes more memory than it has."""
 SqlError = duckdb.Error
 DAMAGED = (duckdb.IOException, duckdb.InternalException, duckdb.FatalException)
 REBUILD = "Restart the daemon; damaged tables are set aside and rebuilt from the log"
@@ -272,9 +274,8 @@ class Store:
             self._appenders[name].append_rows(rows)
             self._appenders[name].flush()
         else:
-            self._con.register("many", columns(rows, tuple(self.schema.tables[name].columns.values())))
-            self._all(f'insert into "{name}" select * from many')
-            self._con.unregister("many")
+            for start in range(0, len(rows), PIECE_ROWS):
+                self._all(self.schema.tables[name].insert, [[as_text(rows[start : start + PIECE_ROWS])]])
 
     def _end(self, name: str, closes: Sequence[Row]) -> None:
         """Close rows of earlier batches: (kid, seq_from, seq) of entities, (kid, item, seq) of items."""

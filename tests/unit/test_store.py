@@ -99,7 +99,7 @@ class Folding:
         return await self.store.read(self.store.position if seq is None else seq, agent, EPOCH, read, **known)
 
 
-@pytest.fixture(params=[1, MANY_ROWS], ids=["by columns", "one by one"])
+@pytest.fixture(params=[1, MANY_ROWS], ids=["as text", "one by one"])
 async def folding(tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setattr("projections.store.MANY_ROWS", request.param)
     async with Store.opened(tmp_path, FAMILIES, (VIEW,)) as store:
