@@ -52,8 +52,8 @@ ROW_GROUP = 16_384
 MANY_ROWS = 500
 """So many rows of a table are given to the database as text: it reads text while Python goes on folding, but takes
 values one by one only while no other thread runs Python."""
-PIECE_ROWS = 4_096
-"""It reads so many rows at a time, so that no batch takes more memory than it has."""
+PIECE_ROWS, PIECE_CHARACTERS = 4_096, 4 << 20
+"""It reads so much at a time: for reading a text it takes several times as much memory as the text."""
 SqlError = duckdb.Error
 DAMAGED = (duckdb.IOException, duckdb.InternalException, duckdb.FatalException)
 REBUILD = "Restart the daemon; damaged tables are set aside and rebuilt from the log"
@@ -260,8 +260,7 @@ class Store:
             fence = "update meta set position = ?, chain = ? where position = ?"
             ((moved,),) = self._all(fence, [batch.upto, batch.chain.hex(), batch.after])
             if moved != 1:
-                ours, theirs = f"#{self.position}", f"#{batch.after}"
-                raise Defect("a batch does not continue the tables", expected=ours, found=theirs)
+                raise Defect("this does not continue the tables", expected=f"#{self.position}", found=f"#{batch.after}")
             self._con.execute("commit").fetchall()
         except BaseException:
             self._con.execute("rollback").fetchall()
@@ -273,9 +272,12 @@ class Store:
         if len(rows) < MANY_ROWS:
             self._appenders[name].append_rows(rows)
             self._appenders[name].flush()
+        elif len(rows) > PIECE_ROWS or len(text := as_text(rows)) > PIECE_CHARACTERS:
+            half = len(rows) // 2
+            self._insert(name, rows[:half])
+            self._insert(name, rows[half:])
         else:
-            for start in range(0, len(rows), PIECE_ROWS):
-                self._all(self.schema.tables[name].insert, [[as_text(rows[start : start + PIECE_ROWS])]])
+            self._all(self.schema.tables[name].insert, [[text]])
 
     def _end(self, name: str, closes: Sequence[Row]) -> None:
         """Close rows of earlier batches: (kid, seq_from, seq) of entities, (kid, item, seq) of items."""

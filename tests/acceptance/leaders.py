@@ -36,6 +36,7 @@ class Leaders:
         self.rig = rig
         self.second: Child | None = None
         self.changes = 0
+        """How often a leader was killed; what waits for the next one may have come to it before it is seen here."""
 
     def start_second(self, *flags: str) -> Child:
         self.second = self.rig.second_daemon(*flags)
@@ -57,8 +58,8 @@ class Leaders:
             self.start_second()
         else:
             os.kill(pid, signal.SIGKILL)
-        await self.another(than=pid)
         self.changes += 1
+        await self.another(than=pid)
 
 
 @asynccontextmanager

@@ -94,7 +94,7 @@ async def test_the_races_are_won_once_however_often_the_leader_changes(rig: Rig,
     seed = random.randrange(1 << 32)
     print(f"seed {seed}")
     await open_tasks(rig, 600)
-    async with changing(rig, seed, between=(40, 120)) as leaders:
+    async with changing(rig, seed, between=(20, 80)) as leaders:
         clients = start(rig, mode, tasks=600, flying=2)
         counts = await anyio.to_thread.run_sync(counted, clients)
     print(f"{leaders.changes} changes of the leader, {dict(counts)}")

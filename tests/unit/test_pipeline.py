@@ -294,7 +294,9 @@ async def test_a_conflict_in_the_middle_leaves_what_was_stored_before_it(leader:
             leader.fold()
     assert first.reply
     assert second.waits
+    other.fold()
     await other.do("nova", Post(channel="dev", text="theirs"))
+    await step_and_fold(leader)
     await leader.drain()
     assert sorted(texts(leader)) == ["a", "b", "theirs"]
     assert texts(leader)[0] == "a"
