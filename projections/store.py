@@ -17,7 +17,6 @@ from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequenc
 from contextlib import asynccontextmanager, suppress
 from datetime import datetime
 from pathlib import Path
-from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
 
 import anyio
@@ -33,6 +32,7 @@ from bus.model import Family
 from bus.world import World
 from projections import loading
 from projections.batch import CHAIN_START, Batch, cleaned
+from projections.cursors import READERS, Cursors
 from projections.indexes import Indexes
 from projections.query import quoted
 from projections.reader import FETCH_ROWS, Reader, Stopped, stopped
@@ -42,11 +42,8 @@ from projections.views import events
 logger = structlog.get_logger(__name__)
 
 FILE = "tables.duckdb"
-READERS = 2
 MEMORY_MB = 256
 READ_S = 30.0
-CLOSE_S = 5.0
-WAIT_S = 0.05
 ROW_GROUP = 16_384
 """The database skips rows by so many; of its own 122,880 it would read most to find one."""
 MANY_ROWS = 500
@@ -87,7 +84,7 @@ class Store:
         self._moved = anyio.Event()
         self._writing = anyio.CapacityLimiter(1)
         self._reading = anyio.CapacityLimiter(READERS)
-        self._cursors: SimpleQueue[Any] = SimpleQueue()
+        self._cursors = Cursors()
         self._begin()
 
     @classmethod
@@ -152,8 +149,7 @@ class Store:
         ((self.stored_ns,),) = self._all("select coalesce(max(stored_ns), 0) from event")
         self.indexes.news.know(dict(self._all(self.schema.newest)))
         self._appenders = {name: self._con.appender(name) for name in self.schema.tables}
-        for _ in range(READERS):
-            self._cursors.put(self._cursor())
+        self._cursors.fill(self._cursor)
         return ""
 
     def _create(self) -> None:
@@ -166,8 +162,7 @@ class Store:
 
     def _disconnect(self) -> None:
         self._appenders = {}
-        while not self._cursors.empty():
-            self._cursors.get().close()
+        self._cursors.close()
         if self._con is not None:
             self._con.close()
             self._con = None
@@ -177,23 +172,10 @@ class Store:
         async with self._writing:
             if self._con is not None:
                 with suppress(Unavailable, duckdb.Error):
-                    await anyio.to_thread.run_sync(self._await_readers)
+                    await anyio.to_thread.run_sync(self._cursors.end)
                     if not keep:
                         self._all("pragma disable_checkpoint_on_shutdown")
                 await anyio.to_thread.run_sync(self._disconnect)
-
-    def _await_readers(self) -> None:
-        """Return when nobody reads, and let nobody begin."""
-        idle: list[Any] = []
-        try:
-            while len(idle) < READERS:
-                idle.append(self._cursors.get(timeout=CLOSE_S))
-        except Empty:
-            for cursor in idle:
-                self._cursors.put(cursor)
-            raise Unavailable("the tables are being read", code="busy", retry_after_s=CLOSE_S) from None
-        for cursor in idle:
-            cursor.close()
 
     async def replace_with(self, other: Path) -> None:
         """Put the file `other` (closed, same schema, same position) in place of this one. Readers wait meanwhile."""
@@ -202,7 +184,7 @@ class Store:
 
     def _replace(self, other: Path) -> None:
         position = self.position
-        self._await_readers()
+        self._cursors.end()
         self._disconnect()
         Path(f"{self.path}.wal").unlink(missing_ok=True)
         sync(other)
@@ -260,7 +242,9 @@ class Store:
             fence = "update meta set position = ?, chain = ? where position = ?"
             ((moved,),) = self._all(fence, [batch.upto, batch.chain.hex(), batch.after])
             if moved != 1:
-                raise Defect("this does not continue the tables", expected=f"#{self.position}", found=f"#{batch.after}")
+                raise Defect(
+                    "a batch does not continue the tables", expected=f"#{self.position}", found=f"#{batch.after}"
+                )
             self._con.execute("commit").fetchall()
         except BaseException:
             self._con.execute("rollback").fetchall()
@@ -336,7 +320,7 @@ class Store:
         raise stopped(timeout_s)
 
     def _run(self, reader: Reader, fn: Callable[[Reader], T]) -> T:
-        cursor = self._idle_cursor(reader)
+        cursor = self._cursors.take(reader.check)
         reader.take(cursor)
         try:
             return fn(reader)
@@ -349,14 +333,7 @@ class Store:
             raise Unavailable("the tables cannot be read", code="storage", found=str(error), hint=REBUILD) from error
         finally:
             reader.leave()
-            self._cursors.put(cursor)
-
-    def _idle_cursor(self, reader: Reader) -> Any:
-        """Wait for a cursor, but not for ever: there are none while the file is exchanged, and after it was closed."""
-        while True:
-            with suppress(Empty):
-                return self._cursors.get(timeout=WAIT_S)
-            reader.check()
+            self._cursors.give(cursor)
 
     async def index(self) -> None:
         """Take the next slice of what the tables contain into the indexes; wait for it, if there is none."""
