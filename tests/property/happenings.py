@@ -78,7 +78,7 @@ from tests.property.sayings import (
     who,
     words,
 )
-from tests.property.test_as_of import Foreign
+from tests.property.steps import Foreign
 
 COMMANDS: Mapping[str, st.SearchStrategy[Command]] = {
     "talk": st.one_of(

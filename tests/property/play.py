@@ -39,9 +39,10 @@ from bus.model import Command, Limits
 from bus.operation import CODEC, FAMILIES, OPERATION_OF
 from bus.subjects import SYSTEM, TENANT, bucket_of, log_subject, untoken
 from bus.world import Speculation, World
+from tests.property.clockwork import Ids, Time
 from tests.property.happenings import Step
 from tests.property.sayings import AGENTS, CHANNELS, SPACES, TASKS
-from tests.property.test_as_of import Foreign, Ids, Time
+from tests.property.steps import Foreign
 
 KNOWN: Sequence[tuple[str, Command]] = (
     ("ada", memory_requests.Write(content="the parser needs a fix", subject="user:1", category="do_not")),

@@ -24,10 +24,10 @@ from bus.tunables import Endpoint, RecallOptions
 from projections.lexical_rows import Lexicon
 from projections.recalling import Recalling
 from projections.store import FILE
+from tests.property.folding import Folding
 from tests.property.happenings import Step, steps
 from tests.property.play import Play
 from tests.property.sayings import ASKING
-from tests.property.test_as_of import Folding
 from tests.unit.installed import install
 
 EXAMPLES = max(3, int(os.environ.get("SYNBUS_EXAMPLES", "12")) // 4)

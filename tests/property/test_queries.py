@@ -53,11 +53,11 @@ from projections.store import FILE
 from projections.views import messages
 from tests.property import oracle
 from tests.property.asked import QUERIES
+from tests.property.folding import Folding
 from tests.property.happenings import Step, steps
 from tests.property.kept import COVERED
 from tests.property.play import Play
 from tests.property.sayings import ASKING
-from tests.property.test_as_of import Folding
 from tests.property.told import Told
 
 EXAMPLES = int(os.environ.get("SYNBUS_EXAMPLES", "12"))

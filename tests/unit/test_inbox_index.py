@@ -18,7 +18,7 @@ from projections.reader import Reader, Stopped
 from projections.schema import OPEN, discover
 from projections.store import Store
 from projections.views.messages import place_of
-from tests.unit.test_store import Folding
+from tests.unit.folding import Folding
 
 DEV, OPS, DM = 11, 22, 33
 LAST = 100

@@ -1,16 +1,15 @@
-"""Tasks: opening, claiming, ending, handing off, amending; and every event that makes no sense."""
+"""Tasks: opening, claiming and ending them; and every event that makes no sense."""
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import timedelta
 
 import pytest
 
 from bus.domain import task_requests as ask
-from bus.domain.agent import Deactivate
 from bus.domain.channel import ChannelOpened, ChannelPosted
 from bus.domain.dm import DmPosted
-from bus.domain.needs import Needs, NeedsLinked
+from bus.domain.needs import NeedsLinked
 from bus.domain.task import (
     Task,
     TaskAmended,
@@ -32,26 +31,7 @@ from bus.errors import InvalidRequest, NotAllowed, NotFound
 from bus.events import Fact
 from bus.subjects import SYSTEM, TENANT
 from tests.unit.stage import Stage
-
-CAP_S = 86_400
-
-
-def task(stage: Stage, key: str = "T") -> Task:
-    known = stage.state(Task, key)
-    assert isinstance(known, Task)
-    return known
-
-
-def opened(stage: Stage, key: str = "T", agent: str = "atlas", **fields: object) -> None:
-    stage.do(agent, ask.Open(title="fix auth", task=key, **fields))  # type: ignore[arg-type]
-
-
-def claimed(stage: Stage, key: str = "T", agent: str = "nova", lease_s: int = 600) -> int:
-    opened(stage, key)
-    fence = stage.do(agent, ask.Claim(task=key, lease_s=lease_s)).fence
-    assert isinstance(fence, int)
-    return fence
-
+from tests.unit.tasks import CAP_S, claimed, opened, task
 
 # --- open ---------------------------------------------------------------------------------------------------------
 
@@ -228,161 +208,6 @@ def test_cancelling_is_for_the_opener_the_holder_and_owners(stage: Stage) -> Non
     assert (task(stage).state, task(stage).owner, task(stage).reason) == ("cancelled", None, "r")
     stage.refused("atlas", ask.Cancel(task="T"), "state")
     stage.refused("nova", ask.Complete(task="T"), "not_holder")
-
-
-# --- hand-off -----------------------------------------------------------------------------------------------------
-
-
-def test_an_offer_leaves_the_task_with_its_holder_until_it_is_accepted(stage: Stage) -> None:
-    fence = claimed(stage, lease_s=300)
-    offer = ask.Handoff(task="T", to="iris", notes="half done", refs=(1,))
-    assert stage.facts("nova", offer) == [("T", TaskOffered(to="iris", notes="half done", refs=(1,)))]
-    assert stage.do("nova", offer).state == "claimed"
-    assert (task(stage).owner, task(stage).offered_to, task(stage).fence) == ("nova", "iris", fence)
-    stage.refused("atlas", ask.Accept(task="T"), "not_offered")
-    stage.pass_s(10)
-    reply = stage.do("iris", ask.Accept(task="T"))
-    known = task(stage)
-    assert (known.owner, known.fence, known.offered_to, known.notes) == ("iris", stage.seq, None, "half done")
-    assert (reply.fence, reply.expires) == (stage.seq, stage.at(300))
-    assert (known.until, known.refs) == (stage.at(CAP_S), {1})
-    stage.refused("iris", ask.Accept(task="T"), "not_offered")
-    stage.refused("nova", ask.Complete(task="T", fence=fence), "stale_fence")
-
-
-def test_an_accepted_lease_may_have_another_length(stage: Stage) -> None:
-    claimed(stage)
-    stage.do("nova", ask.Handoff(task="T", to="iris"))
-    assert stage.do("iris", ask.Accept(task="T", lease_s=60)).expires == stage.at(60)
-
-
-def test_an_offer_can_be_declined_and_made_to_somebody_else(stage: Stage) -> None:
-    fence = claimed(stage)
-    stage.refused("iris", ask.Decline(task="T"), "not_offered")
-    stage.do("nova", ask.Handoff(task="T", to="iris"))
-    assert stage.facts("iris", ask.Decline(task="T", reason="busy")) == [("T", TaskDeclined(reason="busy"))]
-    assert stage.do("iris", ask.Decline(task="T", reason="busy")).state == "claimed"
-    assert (task(stage).owner, task(stage).fence, task(stage).offered_to) == ("nova", fence, None)
-    stage.refused("iris", ask.Accept(task="T"), "not_offered")
-    stage.do("nova", ask.Handoff(task="T", to="iris"))
-    stage.do("nova", ask.Handoff(task="T", to="atlas"))
-    error = stage.refused("iris", ask.Accept(task="T"), "not_offered")
-    assert error.problem.found == "offered to atlas"
-
-
-def test_an_offer_ends_with_the_claim(stage: Stage) -> None:
-    claimed(stage)
-    stage.do("nova", ask.Handoff(task="T", to="iris"))
-    stage.pass_s(600)
-    stage.refused("iris", ask.Accept(task="T"), "not_offered")
-    stage.refused("iris", ask.Decline(task="T"), "not_offered")
-
-
-def test_a_direct_hand_off_is_one_event(stage: Stage) -> None:
-    fence = claimed(stage)
-    request = ask.Handoff(task="T", to="iris", direct=True, notes="n", refs=(1, 2), lease_s=60)
-    ((_, fact),) = stage.facts("nova", request)
-    assert fact == TaskHandedOff(
-        frm="nova", to="iris", lease_s=60, expires=stage.at(60), until=stage.at(CAP_S), notes="n", refs=(1, 2)
-    )
-    assert stage.do("nova", request).state == "claimed"
-    known = task(stage)
-    assert (known.owner, known.fence, known.notes, known.refs) == ("iris", stage.seq, "n", {1, 2})
-    assert known.fence != fence
-    stage.refused("nova", ask.Complete(task="T"), "not_holder")
-    stage.do("iris", ask.Complete(task="T"))
-
-
-def test_who_can_hand_off_what_to_whom(stage: Stage) -> None:
-    claimed(stage)
-    stage.refused("atlas", ask.Handoff(task="T", to="iris"), "not_holder")
-    stage.refused("nova", ask.Handoff(task="T", to="nova"), "same_agent", InvalidRequest)
-    for direct in (False, True):
-        stage.refused("nova", ask.Handoff(task="T", to="ghost", direct=direct), "not_found", NotFound)
-        stage.refused("nova", ask.Handoff(task="T", to="nova", direct=direct), "same_agent", InvalidRequest)
-    stage.do("olga", Deactivate(agent="iris"))
-    for direct in (False, True):
-        error = stage.refused("nova", ask.Handoff(task="T", to="iris", direct=direct), "inactive")
-        assert error.problem.entity == "agent iris"
-    assert task(stage).owner == "nova"
-
-
-# --- amend --------------------------------------------------------------------------------------------------------
-
-
-def test_amending_changes_what_is_given(stage: Stage) -> None:
-    opened(stage, labels=("a",))
-    request = ask.Amend(task="T", title="new", labels=("b", "c"), priority=0)
-    assert stage.facts("atlas", request) == [("T", TaskAmended(title="new", labels=("b", "c")))]
-    reply = stage.do("atlas", request)
-    assert (reply.state, reply.seq) == ("open", stage.seq)
-    assert (task(stage).title, task(stage).labels, task(stage).body) == ("new", {"b", "c"}, "")
-
-
-def test_amending_to_the_same_changes_nothing(stage: Stage) -> None:
-    opened(stage, labels=("a", "b"), priority=1)
-    opened(stage, "N")
-    same = ask.Amend(task="T", title="fix auth", labels=("b", "a", "b"), priority=1, body="", class_="", needs=())
-    assert stage.facts("atlas", same) == []
-    assert stage.do("atlas", ask.Amend(task="T", needs=("N",))).task == "T"
-    assert stage.facts("atlas", ask.Amend(task="T", needs=("N", "N"))) == []
-
-
-def test_amending_can_clear_labels_but_not_the_title(stage: Stage) -> None:
-    opened(stage, labels=("a",))
-    stage.do("atlas", ask.Amend(task="T", labels=()))
-    assert task(stage).labels == frozenset()
-    stage.refused("atlas", ask.Amend(task="T", title=" "), "no_title", InvalidRequest)
-
-
-def test_amending_is_for_the_opener_the_holder_and_owners(stage: Stage) -> None:
-    claimed(stage)
-    stage.refused("iris", ask.Amend(task="T", title="x"), "not_allowed", NotAllowed)
-    for who in ("atlas", "nova", "olga"):
-        assert stage.facts(who, ask.Amend(task="T", title="x")) == [("T", TaskAmended(title="x"))]
-    assert stage.do("atlas", ask.Amend(task="T", title="x")).state == "claimed"
-
-
-def test_skills_and_the_due_date_are_amended(stage: Stage) -> None:
-    opened(stage, skills=("sql", "go"), due=stage.at(60))
-    assert (task(stage).skills, task(stage).due) == ({"sql", "go"}, stage.at(60))
-    same = ask.Amend(task="T", skills=("go", "sql", "go"), due=stage.at(60))
-    assert stage.facts("atlas", same) == []
-    stage.do("atlas", ask.Amend(task="T", skills=(), due=stage.at(90)))
-    assert (task(stage).skills, task(stage).due) == (frozenset(), stage.at(90))
-
-
-def test_a_due_date_lies_ahead(stage: Stage) -> None:
-    for due in (stage.now, stage.at(-1)):
-        stage.refused("atlas", ask.Open(title="x", due=due), "past", InvalidRequest)
-    for text in ("9999-12-31T23:59:59-14:00", "2131-01-01T00:00:00Z"):
-        stage.refused("atlas", ask.Open(title="x", due=datetime.fromisoformat(text)), "too_far", InvalidRequest)
-    early = datetime.fromisoformat("0001-01-01T00:00:00+14:00")
-    stage.refused("atlas", ask.Open(title="x", due=early), "past", InvalidRequest)
-    opened(stage, due=stage.at(1))
-    stage.refused("atlas", ask.Amend(task="T", due=stage.at(-1)), "past", InvalidRequest)
-    stage.pass_s(10)
-    assert stage.facts("atlas", ask.Amend(task="T", due=stage.at(-9))) == [], "it is what it is already"
-    stage.do("atlas", ask.Amend(task="T", due_in_s=60))
-    assert task(stage).due == stage.at(60)
-    opened(stage, "U", due_in_s=30)
-    assert task(stage, "U").due == stage.at(30)
-    for request in (
-        ask.Open(title="x", due=stage.at(60), due_in_s=60),
-        ask.Amend(task="U", due=stage.at(1), due_in_s=1),
-    ):
-        stage.refused("atlas", request, "two_dates", InvalidRequest)
-
-
-def test_needs_are_replaced_as_a_whole(stage: Stage) -> None:
-    for key in ("A", "B", "C"):
-        opened(stage, key)
-    assert stage.facts("atlas", ask.Amend(task="C", needs=("B",))) == [("C", NeedsLinked(needs=("B",)))]
-    stage.do("atlas", ask.Amend(task="C", needs=("B",)))
-    reply = stage.do("atlas", ask.Amend(task="C", needs=("A",)))
-    assert (reply.task, reply.state) == ("C", "open")
-    assert stage.state(Needs, "C") == Needs(needs=frozenset({"A"}))
-    stage.refused("atlas", ask.Amend(task="C", needs=("ghost",)), "not_found", NotFound)
 
 
 # --- events that make no sense ------------------------------------------------------------------------------------

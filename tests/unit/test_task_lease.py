@@ -24,6 +24,7 @@ from bus.errors import InvalidRequest, NotAllowed, NotFound
 from bus.model import Limits
 from bus.subjects import SYSTEM
 from tests.unit.stage import Stage
+from tests.unit.tasks import task
 
 
 @pytest.fixture
@@ -35,12 +36,6 @@ def fence(stage: Stage) -> int:
     seq = stage.do("nova", ask.Claim(task="T", lease_s=600)).fence
     assert isinstance(seq, int)
     return seq
-
-
-def task(stage: Stage, key: str = "T") -> Task:
-    known = stage.state(Task, key)
-    assert isinstance(known, Task)
-    return known
 
 
 # --- renew --------------------------------------------------------------------------------------------------------

@@ -9,12 +9,7 @@ from bus.domain.task import Task, TaskCancelled, TaskClaimed, TaskFailed, TaskRe
 from bus.errors import NotFound
 from bus.subjects import SYSTEM
 from tests.unit.stage import Stage
-
-
-def task(stage: Stage) -> Task:
-    known = stage.state(Task, "T")
-    assert isinstance(known, Task)
-    return known
+from tests.unit.tasks import task
 
 
 def opened(stage: Stage, **policy: int) -> None:

@@ -15,7 +15,7 @@ from projections.reader import Reader
 from projections.schema import discover
 from projections.store import Store
 from projections.times import Moments
-from tests.unit.test_store import T0, Folding
+from tests.unit.folding import T0, Folding
 
 SECOND = 1_000_000_000
 LATE = T0 + 90 * SECOND
