@@ -2,7 +2,8 @@
 
 Rules:
 * Visibility is applied here and nowhere else: a query reads `reader.at(table)` or `reader.history(table)`, never a
-  table by its name (the times of events apart, which tell nothing).
+  table by its name. Only the log as a list reads all events, each with whether its body is `visible`: that one happened
+  may be known to all, and so may its time.
 * Nothing a reader returns depends on what happened after its event: ends of rows that lie later read as open.
 * A state that has not changed since the reader's event is taken from memory, made to what the tables would give back:
   a statement costs a millisecond however little it reads.

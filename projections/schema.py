@@ -243,7 +243,7 @@ class Schema:
 
 def as_text(rows: Sequence[Row]) -> str:
     """Rows as one JSON object with an array for each column, `c0` and so on, in which a column without any value is
-    null. Raises ValueError or OverflowError for what JSON cannot say."""
+    null. Raises ValueError or OverflowError for what JSON cannot say. (Numbers are finite, as those of events are.)"""
     columns = enumerate(zip(*rows, strict=True))
     return _json({f"c{i}": None if values.count(None) == len(values) else values for i, values in columns}).decode()
 

@@ -11,11 +11,15 @@ import numpy as np
 
 from bus.clock import EPOCH
 from projections.batch import Batch
-from projections.columns import NEVER, Column, times
+from projections.columns import Column
+from projections.schema import naive
 from projections.slices import Chunks, Following
 from projections.views.events import EVENT
 
 _SEQ, _TIME, _STORED = (list(EVENT.columns).index(name) for name in ("seq", "time", "stored_ns"))
+_START, _MICROSECOND = naive(EPOCH), timedelta(microseconds=1)
+NEVER = int(np.iinfo(np.int64).min)
+"""Stands for no time."""
 
 
 class Times:
@@ -59,8 +63,7 @@ class Moments(Following[Times]):
 
     def _follow(self, batch: Batch) -> None:
         rows = batch.rows.get(EVENT.name, ())
-        made = times([row[_TIME] for row in rows]).view(np.int64).tolist()
-        self._take(((row[_SEQ], time, row[_STORED]) for row, time in zip(rows, made, strict=True)), batch.upto)
+        self._take(((row[_SEQ], (row[_TIME] - _START) // _MICROSECOND, row[_STORED]) for row in rows), batch.upto)
 
     def _take(self, rows: Iterator[Sequence[int]], upto: int) -> None:
         seqs, time, stored = tuple(zip(*rows, strict=True)) or ((), (), ())

@@ -164,8 +164,9 @@ def _chosen(reader: Reader, where: str, params: Sequence[Any], order: str, limit
 def _read(reader: Reader, request: message.ReadBase, of: _Conversation) -> message.Messages:
     pins = _pins(reader, of)
     upto = min(reader.seq, request.before - 1) if request.before is not None else reader.seq
-    is_whole = request.thread is None and not request.pinned and of.conversation is not None
-    whole = of.place(of.conversation or "") if is_whole else None
+    whole = None
+    if request.thread is None and not request.pinned and of.conversation is not None:
+        whole = of.place(of.conversation)
     if whole is not None and of.family == channel.FAMILY.name:
         with reader.inboxes() as index:
             seqs = index.messages(whole, request.since or 0, upto, request.limit, newest=request.since is None)

@@ -99,9 +99,9 @@ class Follower:
 
     @classmethod
     @contextlib.contextmanager
-    def started(cls, repo: Repo, words: tuple[str, ...]) -> Iterator[Follower]:
+    def started(cls, folder: Path, words: tuple[str, ...]) -> Iterator[Follower]:
         with subprocess.Popen(
-            [BUS, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=repo.path, env=KEPT
+            [BUS, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=folder, env=KEPT
         ) as process:
             try:
                 yield cls(process)
@@ -133,7 +133,7 @@ class Follower:
 
 def listening(repo: Repo, *words: str) -> contextlib.AbstractContextManager[Follower]:
     """A command that goes on; it is killed in the end if it was not interrupted."""
-    return Follower.started(repo, words)
+    return Follower.started(repo.path, words)
 
 
 @pytest.fixture(scope="module", name="repo")

@@ -7,7 +7,7 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,8 @@ import pytest
 from bus import home as homes
 from bus import lifecycle
 from bus.home import Home
+from tests.acceptance.far import Far, elsewhere
+from tests.acceptance.support import Rig, running
 
 WAIT_S = 20.0
 DAEMON = [sys.executable, "-c", "import sys; print('a daemon', flush=True); sys.stdin.read()"]
@@ -98,3 +100,17 @@ def make_bus(tmp_path: Path) -> Iterator[Callable[..., Bus]]:
 @pytest.fixture(name="wait_until")
 def _wait_until() -> Callable[..., None]:
     return wait_until
+
+
+@pytest.fixture
+def rig(tmp_path: Path) -> Iterator[Rig]:
+    """A bus of the test's own."""
+    with running(tmp_path) as rig:
+        yield rig
+
+
+@pytest.fixture
+async def far(rig: Rig) -> AsyncIterator[Far]:
+    """A host elsewhere that follows that bus."""
+    async with elsewhere(rig) as host:
+        yield host

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import anyio
-import pytest
 from nats.aio.client import Client
 
 from bus.client import Bus
 from bus.domain import channel, log
 from bus.domain import task_requests as task
-from tests.acceptance.support import Rig, running, settled, until
+from tests.acceptance.support import Rig, settled, until
 
 TYPED = {"Bus-Schema": "1", "Bus-Entity": "dev", "Bus-Agent": "owner"}
 POSTED = {"Bus-Type": "channel.posted", **TYPED}
@@ -69,12 +66,6 @@ SENSELESS: list[tuple[str, dict[str, str], bytes]] = [
     ("log._.log.7", {**TYPED, "Bus-Type": "log.sealed", "Bus-Entity": "other"}, b'{"upto": 0, "head": "x"}'),
     ("log._.tenant.98", {**TYPED, "Bus-Type": "tenant.founded"}, b'{"tenant": "second", "owner": "mallory"}'),
 ]
-
-
-@pytest.fixture
-def rig(tmp_path: Path) -> Iterator[Rig]:
-    with running(tmp_path) as rig:
-        yield rig
 
 
 async def put(client: Client, subject: str, headers: dict[str, str], body: bytes) -> dict[str, Any]:

@@ -23,12 +23,6 @@ SMALL = "[log]\nmax_bytes = 1000000\nsoft_limit_ratio = 0.6\n"
 
 
 @pytest.fixture
-def rig(tmp_path: Path) -> Iterator[Rig]:
-    with running(tmp_path) as rig:
-        yield rig
-
-
-@pytest.fixture
 def small(tmp_path: Path) -> Iterator[Rig]:
     """A bus whose log may hold one megabyte."""
     with running(tmp_path, SMALL) as rig:

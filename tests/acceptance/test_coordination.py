@@ -10,9 +10,8 @@ import itertools
 import os
 import random
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Any
 
 import anyio.to_thread
@@ -22,19 +21,13 @@ from tests.acceptance.checker import Diaries, Event, History, Log
 from tests.acceptance.holding import Holdings, check_told, covers
 from tests.acceptance.leaders import Leaders, again_and_again, follow
 from tests.acceptance.rivals import globs, tree
-from tests.acceptance.support import Child, Record, Rig, running, until
+from tests.acceptance.support import Child, Record, Rig, until
 from tests.acceptance.test_race import CLIENTS, counted
 
 KEYS = int(os.environ.get("SYNBUS_RACE_KEYS", "120"))
 GLOBS = int(os.environ.get("SYNBUS_RACE_GLOBS", "120"))
 UNDISTURBED = 500
 KILLS = ("daemon", "server", "supervisor")
-
-
-@pytest.fixture
-def rig(tmp_path: Path) -> Iterator[Rig]:
-    with running(tmp_path) as rig:
-        yield rig
 
 
 def start(rig: Rig, mode: str, **options: object) -> list[Child]:

@@ -8,26 +8,16 @@ from __future__ import annotations
 import os
 import random
 from collections import Counter
-from collections.abc import Iterator
 from contextlib import ExitStack
-from pathlib import Path
-
-import pytest
 
 from bus.client import Bus
 from bus.domain import channel, log
 from tests.acceptance.checker import Diaries, check
-from tests.acceptance.support import Child, Record, Rig, running, until
+from tests.acceptance.support import Child, Record, Rig, until
 
 ROUNDS = int(os.environ.get("SYNBUS_CRASH_ROUNDS", "12"))
 VICTIMS = ("server", "daemon", "supervisor", "client")
 CLIENTS = [f"load-{number}" for number in range(4)]
-
-
-@pytest.fixture
-def rig(tmp_path: Path) -> Iterator[Rig]:
-    with running(tmp_path) as rig:
-        yield rig
 
 
 class Crashes:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,24 +16,12 @@ from bus.domain import agent, channel, inbox, recall, session_requests
 from bus.errors import Unavailable
 from bus.remote import Remote
 from bus.server import read_server
-from tests.acceptance.far import AGENTS, Far, elsewhere, fresh, refused, verified
+from tests.acceptance.far import AGENTS, Far, fresh, refused, verified
 from tests.acceptance.support import Rig, running, until
 from tests.contract.conftest import Proxy
 
 QUICK_S = 3.0
 """How long a command waits that is expected to fail."""
-
-
-@pytest.fixture
-def rig(tmp_path: Path) -> Iterator[Rig]:
-    with running(tmp_path) as rig:
-        yield rig
-
-
-@pytest.fixture
-async def far(rig: Rig) -> AsyncIterator[Far]:
-    async with elsewhere(rig) as host:
-        yield host
 
 
 @pytest.mark.parametrize("how", ["cut", "stalled"])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -27,12 +27,6 @@ from tests.contract.conftest import Proxy
 CLIENTS = [f"load-{number}" for number in range(3)]
 TAKEOVER_S = 30.0
 """Far more than a take-over may take on any machine; what it took is printed, and measured by the bench."""
-
-
-@pytest.fixture
-def rig(tmp_path: Path) -> Iterator[Rig]:
-    with running(tmp_path) as rig:
-        yield rig
 
 
 @asynccontextmanager

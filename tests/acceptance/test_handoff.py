@@ -5,29 +5,20 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Iterator
-from pathlib import Path
 
 import anyio
-import pytest
 
 from bus import Bus
 from bus.domain import task_requests as task
 from bus.errors import BusError
 from tests.acceptance.checker import Event, read_event
-from tests.acceptance.support import Rig, running
+from tests.acceptance.support import Rig
 
 AGENTS = [f"a{number}" for number in range(5)]
 TASKS = [f"t{number}" for number in range(4)]
 TURNS = 60
 ANSWERS = {"not_holder", "not_offered", "claimed"}
 """The refusals that somebody may meet who tries his luck."""
-
-
-@pytest.fixture
-def rig(tmp_path: Path) -> Iterator[Rig]:
-    with running(tmp_path) as rig:
-        yield rig
 
 
 def holders(events: list[Event]) -> tuple[list[str], dict[int, tuple[str, str]]]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,18 +16,12 @@ import pytest
 
 from bus.domain import channel, dm, inbox
 from tests.acceptance.readers import PAGE, READERS, Notes, taken
-from tests.acceptance.support import Child, Rig, running, until
+from tests.acceptance.support import Child, Rig, until
 
 WRITERS = 8
 MESSAGES = int(os.environ.get("SYNBUS_INBOX_MESSAGES", "1600"))
 KILLS = ("iris", "daemon", "writer-0", "server", "nova", "daemon")
 PATIENCE_S = 300.0
-
-
-@pytest.fixture
-def rig(tmp_path: Path) -> Iterator[Rig]:
-    with running(tmp_path) as rig:
-        yield rig
 
 
 class Crowd:

@@ -3,9 +3,7 @@ it gave, also after a restart, and what was shown is recorded."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -29,16 +27,10 @@ from bus.domain.recall import Recall, digest
 from bus.errors import BusError, InvalidRequest, NotFound
 from bus.model import Request
 from bus.subjects import TENANT
-from tests.acceptance.support import Rig, running, until
+from tests.acceptance.support import Rig, until
 
 SECRET = "xylophone"
 QUESTION = "who fixes the parser?"
-
-
-@pytest.fixture
-def rig(tmp_path: Path) -> Iterator[Rig]:
-    with running(tmp_path) as rig:
-        yield rig
 
 
 async def answer(bus: Bus, request: Request) -> bytes:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import signal
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,22 +18,9 @@ from bus.domain import agent, channel, inbox
 from bus.domain import task_requests as task
 from bus.errors import NotAllowed, Refused, Unavailable
 from bus.server import read_server
-from tests.acceptance.far import AGENTS, Far, command, elsewhere, fresh, refused
+from tests.acceptance.far import AGENTS, Far, command, fresh, refused
 from tests.acceptance.support import Rig, running, until, wait_until
 from tests.contract.conftest import Proxy
-
-
-@pytest.fixture
-def rig(tmp_path: Path) -> Iterator[Rig]:
-    with running(tmp_path) as rig:
-        yield rig
-
-
-@pytest.fixture
-async def far(rig: Rig) -> AsyncIterator[Far]:
-    async with elsewhere(rig) as host:
-        yield host
-
 
 # --- in reach -------------------------------------------------------------------------------------------------------
 

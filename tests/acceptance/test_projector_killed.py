@@ -4,28 +4,13 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
-
-import pytest
+from collections.abc import AsyncIterator
 
 from bus.client import Bus
 from bus.domain import channel
-from tests.acceptance.far import Far, elsewhere, verified
+from tests.acceptance.far import Far, verified
 from tests.acceptance.leaders import Leaders, follow
-from tests.acceptance.support import Rig, running, until
-
-
-@pytest.fixture
-def rig(tmp_path: Path) -> Iterator[Rig]:
-    with running(tmp_path) as rig:
-        yield rig
-
-
-@pytest.fixture
-async def far(rig: Rig) -> AsyncIterator[Far]:
-    async with elsewhere(rig) as host:
-        yield host
+from tests.acceptance.support import Rig, until
 
 
 async def test_killed_again_and_again_its_tables_are_what_the_log_says(rig: Rig, far: Far) -> None:

@@ -6,8 +6,6 @@ import json
 import random
 import time
 from collections import Counter
-from collections.abc import Iterator
-from pathlib import Path
 
 import anyio
 import anyio.to_thread
@@ -17,15 +15,9 @@ from bus.domain import channel
 from bus.domain import task_requests as task
 from tests.acceptance.checker import Diaries, Log, check, nobody_holds
 from tests.acceptance.leaders import changing
-from tests.acceptance.support import Child, Rig, running, until
+from tests.acceptance.support import Child, Rig, until
 
 CLIENTS = [f"worker-{number}" for number in range(8)]
-
-
-@pytest.fixture
-def rig(tmp_path: Path) -> Iterator[Rig]:
-    with running(tmp_path) as rig:
-        yield rig
 
 
 async def open_tasks(rig: Rig, number: int) -> None:

@@ -8,28 +8,19 @@ from __future__ import annotations
 import json
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any, NamedTuple
-
-import pytest
 
 from bus import lifecycle
 from bus.domain import channel, inbox, log, reminder
 from tests.acceptance.checker import Diaries, Event, read_event
-from tests.acceptance.support import Record, Rig, running
+from tests.acceptance.support import Record, Rig
 
 CLIENTS = [f"bell-{number}" for number in range(8)]
 EACH = 125
 KILLS = ((1, "server"), (250, "server"), (500, "daemon"), (750, "server"))
 """What is killed as soon as so many have fired."""
-
-
-@pytest.fixture
-def rig(tmp_path: Path) -> Iterator[Rig]:
-    with running(tmp_path) as rig:
-        yield rig
 
 
 class Bells(NamedTuple):

@@ -7,27 +7,18 @@ import os
 import signal
 import time
 from collections import Counter
-from collections.abc import Iterator
-from pathlib import Path
 
 import anyio
-import pytest
 
 from bus.client import Bus
 from bus.domain import channel, log
 from bus.domain import task_requests as task
 from tests.acceptance.checker import Diaries, check, nobody_holds
-from tests.acceptance.support import Child, Rig, running, until
+from tests.acceptance.support import Child, Rig, until
 
 CLIENTS = [f"worker-{number}" for number in range(4)]
 TAKEOVER_S = 10.0
 """Far more than it may take (the lease of a dead leader runs out after 4 s), and far less than for ever."""
-
-
-@pytest.fixture
-def rig(tmp_path: Path) -> Iterator[Rig]:
-    with running(tmp_path) as rig:
-        yield rig
 
 
 async def open_tasks(bus: Bus, number: int) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import anyio
@@ -16,7 +14,7 @@ from bus.domain.vault_files import AT_ONCE, BYTES_AT_ONCE
 from bus.errors import BusError, InvalidRequest, NotFound, Refused
 from bus.events import BODY_BYTES
 from tests.acceptance.commands import Repo, shared_repo
-from tests.acceptance.support import Rig, running, until
+from tests.acceptance.support import Rig, until
 
 __all__ = ["shared_repo"]
 
@@ -24,12 +22,6 @@ CLIENTS, TURNS = 4, 15
 DIRECTORY = (
     "Here're the files and directories up to 2 levels deep in /memories, excluding hidden items and node_modules:"
 )
-
-
-@pytest.fixture
-def rig(tmp_path: Path) -> Iterator[Rig]:
-    with running(tmp_path) as rig:
-        yield rig
 
 
 async def said(bus: Bus, request: Any) -> str:

@@ -3,21 +3,13 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
-from pathlib import Path
 
 import anyio
 import pytest
 
 from bus.domain import vector
 from bus.errors import InvalidRequest, NotFound
-from tests.acceptance.support import Rig, running
-
-
-@pytest.fixture
-def rig(tmp_path: Path) -> Iterator[Rig]:
-    with running(tmp_path) as rig:
-        yield rig
+from tests.acceptance.support import Rig
 
 
 def point(chance: random.Random) -> tuple[float, ...]:

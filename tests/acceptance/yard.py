@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import psutil
 
-from tests.acceptance.commands import BUS, KEPT, WAIT_S, Done, Follower, Repo
+from tests.acceptance.commands import WAIT_S, Done, Follower, Repo
 from tests.acceptance.support import wait_until
 
 WAIT_FOR_GO = "while [ ! -e go ]; do sleep 0.05; done"
@@ -37,21 +35,14 @@ class Yard:
 
     def work(self, script: str, *options: str) -> Done:
         """A worker that runs a shell script for each task, until it ends by itself."""
-        words = ("work", "--as", "nova", "--json", "--shell", "--exec", script, *options, *self.common)
-        return self.repo.bus(*words, cwd=self.folder)
+        return self.repo.bus(*self._words(script, options), cwd=self.folder)
 
-    @contextlib.contextmanager
-    def working(self, script: str, *options: str) -> Iterator[Follower]:
+    def _words(self, script: str, options: tuple[str, ...]) -> tuple[str, ...]:
+        return ("work", "--as", "nova", "--json", "--shell", "--exec", script, *options, *self.common)
+
+    def working(self, script: str, *options: str) -> contextlib.AbstractContextManager[Follower]:
         """The same, under way."""
-        words = ("work", "--as", "nova", "--json", "--shell", "--exec", script, *options, *self.common)
-        with subprocess.Popen(
-            [BUS, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=self.folder, env=KEPT
-        ) as process:
-            try:
-                yield Follower(process)
-            finally:
-                if process.poll() is None:
-                    process.kill()
+        return Follower.started(self.folder, self._words(script, options))
 
     def pid(self, name: str = "pid") -> int:
         """What a command wrote into a file as soon as it stands there."""

@@ -40,6 +40,20 @@ def fold(event: Event) -> Iterable[tuple[str, tuple[Any, ...]]]:
 VIEW = FactView(tables=(SEEN,), fold=fold)
 
 
+def put(log: MemoryLog, family: str, entity: str, fact: Fact, agent: str = "ada", **known: Any) -> int:
+    """Put an event into a log that nobody decided. -> its seq"""
+    draft = Draft(
+        id=f"id-{len(log.records) + 1}",
+        family=family,
+        bucket=bucket_of(entity),
+        entity=entity,
+        agent=agent,
+        fact=fact,
+        **{"namespace": "default", **known},
+    )
+    return log.put(draft.subject, *CODEC.encode(draft))
+
+
 class Folding:
     """A log, and a store that is told what happens in it."""
 
@@ -54,19 +68,8 @@ class Folding:
         return self.times.pop(0) if self.times else T0 + len(self.log.records) * 1_000_000_000
 
     def happens(self, family: str, entity: str, fact: Fact, agent: str = "ada", **known: Any) -> int:
-        seq = len(self.log.records) + 1
         namespace = TENANT if family == "dm" else "default"
-        draft = Draft(
-            id=f"id-{seq}",
-            namespace=namespace,
-            family=family,
-            bucket=bucket_of(entity),
-            entity=entity,
-            agent=agent,
-            fact=fact,
-            **known,
-        )
-        self.log.put(draft.subject, *CODEC.encode(draft))
+        seq = put(self.log, family, entity, fact, agent, namespace=namespace, **known)
         self.take()
         return seq
 

@@ -15,14 +15,14 @@ import pytest
 from bus.domain.dm import DmPosted
 from bus.domain.task import TaskAmended, TaskOpened
 from bus.errors import BusError, InvalidRequest, Refused
-from bus.events import Draft, Fact
+from bus.events import Fact
 from bus.log import MemoryLog
 from bus.operation import CODEC, FAMILIES
-from bus.subjects import bucket_of
 from bus.world import World
 from projections import audit
 from projections.batch import Projection
 from projections.store import Store
+from tests.unit.folding import put
 
 HAPPENED: tuple[tuple[str, str, str, Fact], ...] = (
     ("default", "task", "t-1", TaskOpened(title="one", labels=("a", "b"))),
@@ -36,17 +36,8 @@ HAPPENED: tuple[tuple[str, str, str, Fact], ...] = (
 async def store(tmp_path: Path) -> AsyncIterator[Store]:
     """Tables after HAPPENED."""
     log = MemoryLog(CODEC, lambda: 1_760_000_000_000_000_000)
-    for number, (namespace, family, entity, fact) in enumerate(HAPPENED):
-        draft = Draft(
-            id=f"id-{number}",
-            namespace=namespace,
-            family=family,
-            bucket=bucket_of(entity),
-            entity=entity,
-            agent="ada",
-            fact=fact,
-        )
-        log.put(draft.subject, *CODEC.encode(draft))
+    for namespace, family, entity, fact in HAPPENED:
+        put(log, family, entity, fact, namespace=namespace)
     async with Store.opened(tmp_path / "tables", FAMILIES, (), log) as opened:
         rows, world = Projection(opened.schema), World(FAMILIES)
         for record in log.records:

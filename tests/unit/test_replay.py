@@ -19,15 +19,16 @@ from bus.domain.channel import ChannelOpened, ChannelPosted
 from bus.domain.log import LogSealed
 from bus.domain.task import TaskClaimed, TaskCompleted, TaskOpened
 from bus.errors import Defect, InvalidRequest
-from bus.events import Draft, Fact
+from bus.events import Fact
 from bus.log import MemoryLog
 from bus.operation import CODEC, FAMILIES
-from bus.subjects import SYSTEM, TENANT, bucket_of
+from bus.subjects import SYSTEM, TENANT
 from bus.world import World
 from projections import replay
 from projections.schema import discover
 from projections.store import Store
 from projections.worker import Worker
+from tests.unit.folding import put
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 
@@ -43,16 +44,7 @@ class Live:
 
     def append(self, family: str, entity: str, fact: Fact, agent: str = "ada") -> int:
         namespace = TENANT if family == "log" else "default"
-        draft = Draft(
-            id=f"id-{len(self.log.records)}",
-            namespace=namespace,
-            family=family,
-            bucket=bucket_of(entity),
-            entity=entity,
-            agent=agent,
-            fact=fact,
-        )
-        return self.log.put(draft.subject, *CODEC.encode(draft))
+        return put(self.log, family, entity, fact, agent, namespace=namespace)
 
     async def live_through(self, rounds: int) -> int:
         """Some rounds of work, all of it in the tables. -> the last seq"""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -169,6 +170,30 @@ async def test_a_table_that_is_not_there_is_the_fault_of_the_one_who_asks(foldin
 async def test_a_moment_that_is_not_in_the_tables_yet_is_not_guessed(folding: Folding) -> None:
     with pytest.raises(Unavailable, match="not caught up"):
         await folding.rows_of("task", 1)
+
+
+async def test_many_rows_are_given_as_short_texts(folding: Folding, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in (("MANY_ROWS", 3), ("PIECE_ROWS", 40), ("PIECE_CHARACTERS", 20_000)):
+        monkeypatch.setattr(f"projections.store.{name}", value)
+    texts: list[str] = []
+    run = folding.store._all
+
+    def noted(sql: str, params: Any = ()) -> list[Any]:
+        if "from_json" in sql:
+            texts.extend(params[0])
+        return run(sql, params)
+
+    monkeypatch.setattr(folding.store, "_all", noted)
+    sizes = [10] * 80 + [2_000] * 20
+    for number, size in enumerate(sizes):
+        folding.happens("task", f"t-{number:03}", TaskOpened(title=f"title {number}", body="x" * size))
+    folding.write()
+    assert texts
+    assert max(map(len, texts)) <= 20_000
+    assert max(len(values) for text in texts for values in json.loads(text).values() if values) <= 40
+    rows = await folding.rows_of("task")
+    assert [(row[3], row[4]) for row in rows] == [(f"t-{number:03}", f"title {number}") for number in range(100)]
+    assert [len(row[7]) for row in rows] == sizes
 
 
 # --- exactly once -------------------------------------------------------------------------------------------------

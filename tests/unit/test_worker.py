@@ -16,16 +16,16 @@ from structlog.testing import capture_logs
 from bus.clock import EPOCH, SystemClock
 from bus.domain.channel import ChannelOpened, ChannelPosted
 from bus.errors import Unavailable
-from bus.events import Draft, Event, Fact, Record
+from bus.events import Event, Fact, Record
 from bus.log import MemoryLog
 from bus.operation import CODEC, FAMILIES
-from bus.subjects import bucket_of
 from bus.world import World
 from projections import worker as module
 from projections.batch import Batch
 from projections.schema import FactTable, FactView
 from projections.store import Store
 from projections.worker import Worker
+from tests.unit.folding import put
 
 SEEN = FactTable("seen", (("seq", "BIGINT"),))
 
@@ -47,17 +47,7 @@ class Ground:
         self.log = MemoryLog(CODEC, lambda: (len(self.log.records) + 1) * 1_000_000)
 
     def post(self, fact: Fact | None = None, entity: str = "dev") -> int:
-        number = len(self.log.records)
-        draft = Draft(
-            id=f"id-{number}",
-            namespace="default",
-            family="channel",
-            bucket=bucket_of(entity),
-            entity=entity,
-            agent="ada",
-            fact=fact or ChannelPosted(text=f"message {number}"),
-        )
-        return self.log.put(draft.subject, *CODEC.encode(draft))
+        return put(self.log, "channel", entity, fact or ChannelPosted(text=f"message {len(self.log.records)}"))
 
     async def run(
         self, work: Callable[[Worker], Awaitable[None]], fold_: Callable[[Event], Any] | None = None
