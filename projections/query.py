@@ -84,12 +84,8 @@ class Reader(Protocol):
         """A SQL subselect: every row of `table` that began up to `seq` and that `agent` may see, ended or not."""
         ...
 
-    def visible(self) -> str:
-        """A SQL predicate over a column `audience`: whether `agent` may see the row."""
-        ...
-
     def may_see(self, audience: str | None) -> bool:
-        """The same for one value of such a column."""
+        """Whether `agent` may see what has this value in its column `audience`."""
         ...
 
     def rows(self, sql: str, params: Any = ()) -> list[tuple[Any, ...]]: ...
@@ -123,7 +119,7 @@ class Reader(Protocol):
         """The states of these entities, by key. What did not exist, or may not be seen, is left out."""
         ...
 
-    def versions(self, table: str, kid: int) -> list[int]:
+    def versions(self, table: str, namespace: str, key: str) -> list[int]:
         """The events up to `seq` by which an entity has changed, or came into being, in their order."""
         ...
 
@@ -180,15 +176,12 @@ def strings(json: str | None) -> list[str]:
     return msgspec.json.decode(json, type=list[str]) if json else []
 
 
-def listed(seqs: Iterable[int]) -> str:
+def any_of(seqs: Iterable[int]) -> str:
     """Seqs or keys as what may follow `in`; an empty list contains nothing."""
-    return f"({', '.join(map(str, seqs)) or 'null'})"
-
-
-def sought(seqs: Iterable[int]) -> str:
-    """The same for reading wide rows: joined, the database reads their other columns only where the list finds some.
-    (For a list of constants it reads every column of many rows; over few columns that is quicker.)"""
-    return f"(select unnest([{', '.join(map(str, seqs))}]::bigint[]))"
+    found = ", ".join(map(str, seqs))
+    # A text is read at once, where each constant of a list is planned: 300 take 4 ms less. Joined, the database reads
+    # wide columns only where the list finds a row. One constant alone needs no join.
+    return f"(select unnest('[{found}]'::bigint[]))" if "," in found else f"({found})"
 
 
 def quoted(text: str) -> str:

@@ -2,7 +2,7 @@
 
 Rules:
 * Visibility is applied here and nowhere else: a query reads `reader.at(table)` or `reader.history(table)`, never a
-  table by its name. Only the log as a list reads all events, each with whether its body is `visible`: that one happened
+  table by its name. Only what happened is read from all events, which ask `may_see` for each body: that one happened
   may be known to all, and so may its time.
 * Nothing a reader returns depends on what happened after its event: ends of rows that lie later read as open.
 * A state that has not changed since the reader's event is taken from memory, made to what the tables would give back:
@@ -27,7 +27,7 @@ from projections.batch import cleaned
 from projections.inbox_index import InboxIndex
 from projections.indexes import Indexes
 from projections.lexical_index import Index
-from projections.query import Nearby, quoted, utc
+from projections.query import Nearby, any_of, quoted, utc
 from projections.schema import AUDIENCE, OPEN, EntityTable, ItemTable, Schema, Table
 from projections.vectors import Collected
 
@@ -88,13 +88,8 @@ class Reader:
         ends = f" replace (if(seq_to > {self.seq}, {OPEN}, seq_to) as seq_to)" if known.has_end else ""
         return f'(select *{ends} from "{known.name}" where {known.start} <= {self.seq}{self._visible(known)})'
 
-    def visible(self) -> str:
-        """A SQL predicate over a column `audience`: whether the agent may see the row."""
-        me = quoted(f"|{self.agent}|")
-        return "true" if self.sees_all else f"({AUDIENCE} is null or contains({AUDIENCE}, {me}))"
-
     def may_see(self, audience: str | None) -> bool:
-        """The same for one value of such a column."""
+        """Whether the agent may see what has this value in its column `audience`."""
         return self.sees_all or audience is None or f"|{self.agent}|" in audience
 
     def is_used(self, table: str) -> bool:
@@ -137,22 +132,37 @@ class Reader:
     def kid(self, table: str, namespace: str, key: str) -> int | None:
         """The 64-bit key of an entity (None: there was none): scanning for it is ten times faster than for its name."""
         known = self._table(table)
-        entity = next((entity for entity in self.schema.entities.values() if entity is known), None)
-        if entity is None:
+        if not isinstance(known, EntityTable):
             raise KeyError(f"{table} is no table of entities")
         if self._world is not None:
-            entry = self._world.entry(entity.state_type, namespace, key)
+            entry = self._world.entry(known.state_type, namespace, key)
             return entry.kid if entry is not None and entry.kid <= self.seq else None
         found = self.rows(f'select kid from {self.at(table)} where namespace = ? and "{table}" = ?', [namespace, key])
         return found[0][0] if found else None
 
-    def versions(self, table: str, kid: int) -> list[int]:
-        """The events by which an entity has changed, or came into being."""
+    def versions(self, table: str, namespace: str, key: str) -> list[int]:
+        """The events by which an entity has changed, or came into being, oldest first."""
+        kid = self.kid(table, namespace, key)
+        if kid is None:
+            return []
         known = self._table(table)
+        if (found := self._remembered(known, kid, namespace, key)) is not None:
+            return found
         # It has no row from before its first event, so the database skips all of those. (`history` names all columns of
         # the table, which takes longer to plan than this takes.)
         sql = f'select seq_from from "{known.name}" where kid = {kid} and seq_from between {kid} and {self.seq}'
         return sorted(seq for (seq,) in self.rows(sql + self._visible(known)))
+
+    def _remembered(self, table: Table, kid: int, namespace: str, key: str) -> list[int] | None:
+        """The versions of an entity, unless only the tables know them."""
+        if self._world is None or table.has_audience or not isinstance(table, EntityTable):
+            return None
+        entry, versions = self._world.entry(table.state_type, namespace, key), self._indexes.versions
+        if entry is None or versions.position < max(entry.since, self.seq):
+            return None
+        with versions.upto(self.seq, self.chunks) as succession:
+            seqs = succession.back(entry.since, kid)
+        return [seq for seq in reversed(seqs) if seq <= self.seq] if seqs[-1] == kid else None
 
     def states(self, state: type[State], namespace: str, keys: Iterable[str]) -> dict[str, Entry]:
         """The states of these entities, by key. What did not exist, or may not be seen, is left out."""
@@ -185,9 +195,7 @@ class Reader:
         """The states of the entities with these kids, from the tables."""
         if not keys:
             return {}
-        # Joined, the columns that are wide are read only where a key is found; one key needs no join for that.
-        one = f"= {next(iter(keys))}"
-        within = one if len(keys) == 1 else f"in (select unnest([{', '.join(map(str, keys))}]::bigint[]))"
+        within = f"in {any_of(keys)}"
         items: dict[int, dict[str, Any]] = {}
         for part in table.items:
             for kid, elements in self._elements(part, within).items():
@@ -279,7 +287,10 @@ class Reader:
         return table
 
     def _visible(self, table: Table) -> str:
-        return f" and {self.visible()}" if table.has_audience else ""
+        """The same as a SQL predicate that is added to others."""
+        if self.sees_all or not table.has_audience:
+            return ""
+        return f" and ({AUDIENCE} is null or contains({AUDIENCE}, {quoted(f'|{self.agent}|')}))"
 
 
 def _as_stored(table: EntityTable, entry: Entry, namespace: str, key: str) -> Entry:

@@ -80,7 +80,7 @@ class Store:
         self._con: Any = None
         self._appenders: dict[str, Any] = {}
         self._world: World | None = None
-        self.indexes = Indexes(path.parent)
+        self.indexes = Indexes(path.parent, schema)
         self._moved = anyio.Event()
         self._writing = anyio.CapacityLimiter(1)
         self._reading = anyio.CapacityLimiter(READERS)

@@ -79,6 +79,7 @@ async def direct(spec: Spec) -> AsyncIterator[Result | None]:
     store = Store(Path(spec["path"]), schema)
     world = World(FAMILIES)
     store.load_world(world)
+    store.indexes.step(store.position, store.chunks)
     handlers = queries.answerers()
     yield None
     watch = Watch()
@@ -113,7 +114,8 @@ async def _timed(store: Store, moment: int, fn: Callable[[Reader], tuple[float, 
 
 def _bare_entity(reader: Reader, request: task_requests.Show) -> None:
     kid = reader.kid("task", request.namespace, request.task)
-    reader.rows(f"select * from {reader.at('task')} where kid = {kid}")
+    changed = sorted(seq for (seq,) in reader.rows(f"select seq_from from task where kid = {kid}"))
+    reader.rows(f"select seq, time, type, agent, data from event where seq in ({', '.join(map(str, changed))})")
 
 
 def _bare_tail(reader: Reader, request: channel.Read) -> None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from bus.domain import task_requests as ask
-from projections.query import Reader, answers, listed
+from projections.query import Reader, answers, any_of
 from projections.views.tasks import whole, with_blocked
 
 _STATES = ("open", "blocked", "claimed", "done", "failed", "cancelled")
@@ -84,6 +84,6 @@ class _Window:
     def _were_done(self, kids: Collection[int]) -> set[int]:
         """Those of these tasks that were done when the window began."""
         sql = f"""
-            select kid from {self._reader.history("task")} where kid in {listed(kids)}
+            select kid from {self._reader.history("task")} where kid in {any_of(kids)}
                 and seq_from <= {self._since} and {self._since} < seq_to and state = 'done'"""
         return {kid for (kid,) in self._reader.rows(sql)}

@@ -74,6 +74,6 @@ def show(reader: Reader, request: ask.Show) -> ask.DirectiveDetail:
             expected=f"a directive of namespace {request.namespace} as of #{reader.seq}",
             hint="`bus directive list` shows them",
         )
-    history = history_of(reader, {"directive": kid})
+    history = history_of(reader, request.namespace, request.directive, "directive")
     (directive,) = _rows(reader, f"kid = {kid}", (), 1)
     return ask.DirectiveDetail(seq=reader.seq, time=reader.time_of(reader.seq), directive=directive, history=history)

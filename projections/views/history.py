@@ -8,7 +8,8 @@ Rules:
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
+from operator import itemgetter
 from typing import Any
 
 import msgspec
@@ -16,7 +17,7 @@ import msgspec
 from bus.domain import log
 from bus.domain.merge import is_deeper
 from bus.domain.task_requests import Happening
-from projections.query import Reader, answers, sought, utc
+from projections.query import Reader, answers, any_of, utc
 
 DEPTH = 100
 """A body that is nested more deeply is shown as text: no program could read the answer."""
@@ -26,7 +27,7 @@ HISTORY = 300
 """Who looks at one thing is shown so many of its events, the newest."""
 BRIEF = 1_000
 """And so much of the body of each."""
-COLUMNS = "seq, time, type, namespace, entity, agent, causes, correlation, data, problem"
+COLUMNS = "seq, time, type, namespace, entity, agent, causes, correlation, data, problem, audience"
 
 
 def listed(
@@ -34,9 +35,9 @@ def listed(
 ) -> list[log.LogRow]:
     """Events up to the reader's moment that fulfil `where`. A body of more than `body` characters is cut."""
     sql = f"""
-        select {COLUMNS}, {reader.visible()} from event where seq <= {reader.seq} and {where}
+        select {COLUMNS} from event where seq <= {reader.seq} and {where}
         order by seq {order} limit {limit}"""
-    return [_row(row, body) for row in reader.rows(sql, params)]
+    return [_row(row, reader.may_see(row[-1]), body) for row in reader.rows(sql, params)]
 
 
 def cut(text: str | None, most: int = TEXT) -> str | None:
@@ -54,9 +55,9 @@ def shown(data: str, most: int | None = None) -> Any:
     return cut(data, TEXT if most is None else most)
 
 
-def history_of(reader: Reader, kids: Mapping[str, int]) -> list[Happening]:
-    """The newest events by which these entities (table -> 64-bit key) have changed, oldest first."""
-    changed = sorted(seq for table, kid in kids.items() for seq in reader.versions(table, kid))
+def history_of(reader: Reader, namespace: str, key: str, *tables: str) -> list[Happening]:
+    """The newest events by which the entities of that key in these tables have changed, oldest first."""
+    changed = sorted(seq for table in tables for seq in reader.versions(table, namespace, key))
     return happenings(reader, changed[-HISTORY:])
 
 
@@ -64,20 +65,17 @@ def happenings(reader: Reader, seqs: Collection[int]) -> list[Happening]:
     """These events as a history shows them, oldest first; none of them is later than the reader's moment."""
     if not seqs:
         return []
-    # Who may see them is asked of those that are found only: as a condition it would be looked up for all between them.
-    sql = f"""
-        select seq, time, type, agent, data, {reader.visible()} from event
-        where seq >= {min(seqs)} and seq <= {max(seqs)} and seq in {sought(seqs)}"""
-    # Sorted here: the database would take longer to plan it than it takes.
+    # Who may see them is asked here, and here they are sorted: the database would take longer to plan it than it takes.
+    sql = f"select seq, time, type, agent, data, audience from event where seq in {any_of(seqs)}"
     return [
         Happening(seq=seq, time=utc(time), type=type_, agent=agent, data=shown(data, BRIEF))
-        for seq, time, type_, agent, data, visible in sorted(reader.rows(sql))
-        if visible
+        for seq, time, type_, agent, data, audience in sorted(reader.rows(sql), key=itemgetter(0))
+        if reader.may_see(audience)
     ]
 
 
-def _row(row: tuple[Any, ...], most: int | None) -> log.LogRow:
-    seq, time, type_, namespace, entity, agent, causes, correlation, data, problem, visible = row
+def _row(row: tuple[Any, ...], visible: bool, most: int | None) -> log.LogRow:
+    seq, time, type_, namespace, entity, agent, causes, correlation, data, problem, _ = row
     return log.LogRow(
         seq=seq,
         time=utc(time),

@@ -18,7 +18,7 @@ from bus.domain import dm, inbox, message, task
 from bus.events import Event
 from bus.subjects import TENANT
 from projections.inbox_index import Pile, Unread
-from projections.query import Reader, answers, listed, sought, utc
+from projections.query import Reader, answers, any_of, utc
 from projections.schema import FactTable, FactView
 from projections.views.events import stored_at
 from projections.views.messages import place_of, shown_name, touched
@@ -168,7 +168,7 @@ def _messages(reader: Reader, seqs: Sequence[int]) -> dict[int, tuple[Any, ...]]
     if not seqs:
         return {}
     near = seqs[-1] - seqs[0] < NEAR
-    within = f"between {seqs[0]} and {seqs[-1]}" if near else f"in {sought(seqs)}"
+    within = f"between {seqs[0]} and {seqs[-1]}" if near else f"in {any_of(seqs)}"
     wanted = set(seqs)
     sql = f"""
         select seq, time, agent, namespace, text, place, family, conversation, reply_to
@@ -224,11 +224,11 @@ def _named(reader: Reader, piles: Sequence[Pile]) -> list[inbox.Pile]:
     """The piles with the names of their places, which the first message of each says."""
     if not piles:
         return []
-    firsts = listed(pile.first for pile in piles if pile.heap.place is not None)
+    firsts = any_of(pile.first for pile in piles if pile.heap.place is not None)
     sql = f"select seq, namespace, family, conversation from {reader.at('message')} where seq in {firsts}"
     names = {seq: name for seq, *name in reader.rows(sql)}
     times = dict(
-        reader.rows(f"select seq, time from {reader.at('event')} where seq in {sought(pile.first for pile in piles)}")
+        reader.rows(f"select seq, time from {reader.at('event')} where seq in {any_of(pile.first for pile in piles)}")
     )
     found = []
     for pile in piles:

@@ -122,7 +122,7 @@ def show(reader: Reader, request: ask.Show) -> ask.MemoryDetail:
                 seq=reader.seq,
                 time=reader.time_of(reader.seq),
                 memory=found,
-                history=history_of(reader, {"memory": kid}),
+                history=history_of(reader, namespace, key, "memory"),
             )
     raise NotFound(
         "no such memory",

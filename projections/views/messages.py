@@ -25,7 +25,7 @@ from bus.errors import NotFound
 from bus.events import Event
 from bus.model import PageQuery, State
 from bus.subjects import TENANT
-from projections.query import Reader, answers, escaped, ints, listed, sought, strings, utc
+from projections.query import Reader, answers, any_of, escaped, ints, strings, utc
 from projections.schema import FactTable, FactView
 from projections.views.events import stored_at
 
@@ -180,7 +180,7 @@ def _read(reader: Reader, request: message.ReadBase, of: _Conversation) -> messa
             select seq from under)"""
         params.append(request.thread)
     if request.pinned:
-        where += f" and seq in {listed(sorted(pins))}"
+        where += f" and seq in {any_of(sorted(pins))}"
     if request.since is None:
         seqs = _newest(reader, where, params, upto, request.limit)
     else:
@@ -220,7 +220,7 @@ def _rows(reader: Reader, seqs: Sequence[int], whole: int | None) -> list[tuple[
     and the last of them is the page, which needs no join to be found."""
     if not seqs:
         return []
-    within = f"seq in {sought(seqs)}"
+    within = f"seq in {any_of(seqs)}"
     if whole is not None:
         within = f"place = {whole} and seq between {min(seqs)} and {max(seqs)}"
     wanted = set(seqs)
@@ -273,7 +273,7 @@ def touched(reader: Reader, places: Mapping[int, int], columns: str) -> list[tup
         return []
     sql = (
         f"select {columns} from {reader.at('message_touch')} "
-        f"where seq > {min(places)} and place in {listed(sorted(among))} "
+        f"where seq > {min(places)} and place in {any_of(sorted(among))} "
         f"and message between {min(places)} and {max(places)}"
     )
     return sorted((row for row in reader.rows(sql) if row[0] in places), key=lambda row: row[1])

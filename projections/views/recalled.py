@@ -16,7 +16,7 @@ from bus.domain.recall import Hit, Why
 from bus.domain.session import Session
 from bus.subjects import TENANT
 from projections.passages import passages
-from projections.query import Reader, sought, strings
+from projections.query import Reader, any_of, strings
 from projections.recall import Found
 from projections.views import memory
 from projections.views.messages import shown_name
@@ -81,12 +81,12 @@ def _column(reader: Reader, table: str, column: str, seqs: Iterable[int]) -> dic
     wanted = list(seqs)
     if not wanted:
         return {}
-    return dict(reader.rows(f"select seq, {column} from {reader.at(table)} where seq in {sought(wanted)}"))
+    return dict(reader.rows(f"select seq, {column} from {reader.at(table)} where seq in {any_of(wanted)}"))
 
 
 def _entries(reader: Reader, namespace: str, found: Sequence[Found]) -> Shown:
     columns = "seq, focus, done, decisions, next_steps"
-    sql = f"select {columns} from {reader.at('journal_entry')} where seq in {sought(one.ident for one in found)}"
+    sql = f"select {columns} from {reader.at('journal_entry')} where seq in {any_of(one.ident for one in found)}"
     said = {
         seq: [focus, *(line for part in lists for line in strings(part))] for seq, focus, *lists in reader.rows(sql)
     }
@@ -121,7 +121,7 @@ def told_of_task(kind: str, title: str, body: str, result: str, reason: str, not
 
 
 def _tasks(reader: Reader, namespace: str, found: Sequence[Found]) -> Shown:
-    wanted = sought(one.seq for one in found)
+    wanted = any_of(one.seq for one in found)
     sql = f"""
         select seq_from, type, title, body, result, reason, notes from {reader.history("task")} t
         join {reader.at("event")} e on e.seq = seq_from where seq_from in {wanted} and e.seq in {wanted}"""
@@ -133,7 +133,7 @@ def _tasks(reader: Reader, namespace: str, found: Sequence[Found]) -> Shown:
 
 def _documents(reader: Reader, namespace: str, found: Sequence[Found]) -> Shown:
     sql = f"select seq_from, vault, content from {reader.at('vault')} where seq_from in "
-    files = {seq: passages(*file) for seq, *file in reader.rows(sql + sought({one.seq for one in found}))}
+    files = {seq: passages(*file) for seq, *file in reader.rows(sql + any_of({one.seq for one in found}))}
     for one in found:
         if one.part < len(files.get(one.seq, ())):
             passage = files[one.seq][one.part]

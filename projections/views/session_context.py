@@ -26,7 +26,7 @@ from bus.domain.session import SUMMARISING, SessionAdded
 from bus.domain.tokens import tokens
 from bus.errors import InvalidRequest
 from projections.conversation import Turn, newest
-from projections.query import Meant, Reader, answers, sought
+from projections.query import Meant, Reader, answers, any_of
 from projections.views.recall import answered, ranking
 from projections.views.sessions import COLUMNS, find, turn
 
@@ -134,7 +134,7 @@ class _Builder:
             is_full = len(kept) == len(newest(turns, most, least=0))
             why = f"the strategy shows the newest {most}" if is_full else f"more than {within} tokens"
             self._leave_out("recent", count - len(kept), total - sum(one.tokens for one in kept), why)
-        said = self._turns(f"seq in {sought(one.seq for one in kept)}") if kept else []
+        said = self._turns(f"seq in {any_of(one.seq for one in kept)}") if kept else []
         return self._took([_said("recent", one) for one in said])
 
     def _recent_room(self, turns: Sequence[Turn]) -> int:
@@ -224,7 +224,7 @@ class _Builder:
 
     def _ranked(self, seqs: Sequence[int]) -> Iterator[ask.Block]:
         """These turns, in this order."""
-        read = {one.seq: one for one in self._turns(f"seq in {sought(seqs)}")} if seqs else {}
+        read = {one.seq: one for one in self._turns(f"seq in {any_of(seqs)}")} if seqs else {}
         for seq in seqs:
             if seq in read:
                 yield _said("search", read[seq])

@@ -20,7 +20,7 @@ from bus.domain.tokens import tokens
 from bus.errors import NotFound
 from bus.events import Event
 from bus.model import Entry
-from projections.query import Reader, answers, sought, utc
+from projections.query import Reader, answers, any_of, utc
 from projections.schema import FactTable, FactView, audience
 from projections.views.events import stored_at
 from projections.views.history import happenings
@@ -173,7 +173,7 @@ def _rows(reader: Reader, chosen: Sequence[Known]) -> list[ask.SessionRow]:
         select t.namespace, t.session, count(*), sum(t.tokens)::bigint, max(t.seq)
         from {reader.at("session_turn")} t join {reader.at("session")} s
         on s.namespace = t.namespace and s.session = t.session
-        where t.place in {sought(one.place for one in chosen)}
+        where t.place in {any_of(one.place for one in chosen)}
         and t.seq > s.cleared and (t.seq > s.compacted or t.role = 'system') group by 1, 2"""
     found = reader.rows(sql) if chosen else []
     counted: dict[tuple[str, str], tuple[int, int, int]] = {(row[0], row[1]): (row[2], row[3], row[4]) for row in found}

@@ -18,7 +18,7 @@ from bus.domain.needs import Needs
 from bus.domain.task import Task
 from bus.errors import NotFound
 from bus.model import Entry
-from projections.query import Reader, answers, listed
+from projections.query import Reader, answers, any_of
 from projections.schema import naive
 from projections.views.history import history_of
 
@@ -60,7 +60,7 @@ def _done(reader: Reader, namespace: str, names: Collection[str]) -> set[str]:
     kids = {kid: name for name in names if (kid := reader.kid("task", namespace, name)) is not None}
     if not kids:
         return set()
-    sql = f"select kid from {reader.at('task')} where kid in {listed(kids)} and state = 'done'"
+    sql = f"select kid from {reader.at('task')} where kid in {any_of(kids)} and state = 'done'"
     return {kids[kid] for (kid,) in reader.rows(sql)}
 
 
@@ -108,8 +108,7 @@ def show(reader: Reader, request: ask.Show) -> ask.TaskDetail:
             expected=f"a task of namespace {request.namespace} as of #{reader.seq}",
             hint="`bus task list` shows them",
         )
-    kids = {table: reader.kid(table, request.namespace, request.task) for table in ("task", "needs")}
-    history = history_of(reader, {table: kid for table, kid in kids.items() if kid is not None})
+    history = history_of(reader, request.namespace, request.task, "task", "needs")
     return ask.TaskDetail(seq=reader.seq, time=reader.time_of(reader.seq), task=task, history=history)
 
 

@@ -8,7 +8,7 @@ from bus.domain.session import Session, speaker
 from projections import conversation
 from projections.conversation import Turn
 from projections.extract import Said
-from projections.query import Reader, sought
+from projections.query import Reader, any_of
 from projections.views.sessions import Known
 
 
@@ -45,7 +45,7 @@ def looked(reader: Reader, place: tuple[str, str], usual: int) -> Look:
     chosen = conversation.to_compact(known.state, turns, usual)
     said: list[Said] = []
     if chosen:
-        wanted = sought(turn.seq for turn in chosen)
+        wanted = any_of(turn.seq for turn in chosen)
         words = f"select seq, role, agent, content from {table} where {known.turns} and seq in {wanted}"
         rows = sorted(reader.rows(words, known.params))
         said = [Said(speaker(role, agent), content) for _, role, agent, content in rows]

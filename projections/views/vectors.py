@@ -10,7 +10,7 @@ import msgspec
 from bus.domain import vector
 from bus.domain.vector import Collection, Vector, VectorUpserted, check_numbers, key_of
 from bus.errors import NotFound
-from projections.query import Reader, answers, has_values, sought
+from projections.query import Reader, answers, any_of, has_values
 
 DIGITS = 6
 """Scores are shown with so many: numbers are kept in 32 bits, which have no more to say."""
@@ -49,7 +49,7 @@ def _said(reader: Reader, namespace: str, keys: Mapping[int, str]) -> dict[int, 
     # Those that changed since are read from the tables, as are names that a table shows otherwise than they are.
     found = {entry.kid: (key, entry.state.metadata) for key, entry in known.items() if keys.get(entry.kid) == key}
     if more := keys.keys() - found.keys():
-        sql = f"select kid, vector, metadata from {reader.at('vector')} where kid in {sought(more)}"
+        sql = f"select kid, vector, metadata from {reader.at('vector')} where kid in {any_of(more)}"
         found |= {kid: (key, metadata) for kid, key, metadata in reader.rows(sql)}
     return found
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from projections.query import Reader, sought, utc
+from projections.query import Reader, any_of, utc
 
 
 class Version(NamedTuple):
@@ -31,6 +31,6 @@ def versions(
         select {", ".join(("seq_from", *columns))} from {reader.history(table)}
         where {where} order by seq_from {order} limit {limit}"""
     rows = {seq: tuple(values) for seq, *values in reader.rows(sql)}
-    events = f"select seq, time, agent, type from {reader.at('event')} where seq in {sought(rows)}"
+    events = f"select seq, time, agent, type from {reader.at('event')} where seq in {any_of(rows)}"
     # Sorted here: the database would take longer to plan it than it takes.
     return [Version(seq, utc(time), agent, type_, rows[seq]) for seq, time, agent, type_ in sorted(reader.rows(events))]

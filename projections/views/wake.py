@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 from msgspec.structs import replace
 
 from bus.domain import inbox, journal
-from projections.query import Reader, answers, sought, utc
+from projections.query import Reader, answers, any_of, utc
 from projections.views.card import brief, card_text
 from projections.views.inbox import acked_upto, peek
 from projections.views.journals import COLUMNS, entry
@@ -153,7 +153,7 @@ def _pins(reader: Reader) -> tuple[int, list[journal.Pin]]:
     found = reader.rows(sql, [reader.agent])
     if not found:
         return 0, []
-    seqs = sought(seq for *_, seq in found)
+    seqs = any_of(seq for *_, seq in found)
     said = reader.rows(
         f"""select m.seq, m.agent, coalesce(t.edit, m.text) from {reader.at("message")} m
         left join (select message, arg_max(edit, seq) as edit from {reader.at("message_touch")}

@@ -86,7 +86,9 @@ class Tables:
         self._handlers = query.answerers()
 
     def fold_to(self, seq: int) -> None:
-        self.folding.fold(self.play.log.records[self.folding.store.position : seq])
+        store = self.folding.store
+        self.folding.fold(self.play.log.records[store.position : seq])
+        store.indexes.step(store.position, store.chunks)
 
     async def ask(self, seq: int, me: str, requests: Sequence[Any]) -> list[bytes]:
         def read(reader: Reader) -> list[bytes]:

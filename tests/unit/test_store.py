@@ -18,8 +18,10 @@ from bus.domain.task import TaskAmended, TaskOpened
 from bus.errors import Defect, InvalidRequest, Refused, Unavailable
 from bus.events import MSG_ID, RequestId
 from bus.operation import FAMILIES
+from bus.subjects import TENANT
 from bus.world import World
 from projections import loading
+from projections.query import any_of
 from projections.reader import Reader
 from projections.schema import OPEN
 from projections.store import MANY_ROWS, ROW_GROUP, Store
@@ -131,10 +133,20 @@ async def test_versions_are_those_up_to_the_moment_that_may_be_seen(folding: Fol
     first, second = (folding.happens("dm", "ada+bob", DmPinned(message=pin)) for pin in (said, said + 1))
     folding.write()
     found = [
-        await folding.store.read(seq, agent, EPOCH, lambda reader: reader.versions("dm", said))
+        await folding.store.read(seq, agent, EPOCH, lambda reader: reader.versions("dm", TENANT, "ada+bob"))
         for seq, agent in ((second, "bob"), (first, "bob"), (second, "cyd"))
     ]
     assert found == [[said, first, second], [said, first], []]
+
+
+@pytest.mark.parametrize("wanted", [[], [2], [3, 1], [4, 3, 1]])
+async def test_rows_are_found_by_any_of_some_keys(folding: Folding, wanted: list[int]) -> None:
+    for number in range(3):
+        folding.happens("task", f"t-{number}", TaskOpened(title="x"))
+    folding.write()
+    sql = f"select seq from event where seq in {any_of(iter(wanted))} order by seq"
+    found = await folding.store.read(3, "ada", EPOCH, lambda reader: reader.rows(sql))
+    assert [seq for (seq,) in found] == sorted({1, 2, 3}.intersection(wanted))
 
 
 async def test_a_reader_finds_entities_and_times(folding: Folding) -> None:
