@@ -146,6 +146,8 @@ class Store:
         if fingerprint != self.schema.fingerprint:
             return "the tables were made by another version"
         self.position, self.chain = position, bytes.fromhex(chain)
+        # 9 bytes an event, and a few events of a million are found in half the time.
+        self._all("create index if not exists events on event (seq)")
         ((self.stored_ns,),) = self._all("select coalesce(max(stored_ns), 0) from event")
         self.indexes.news.know(dict(self._all(self.schema.newest)))
         self._appenders = {name: self._con.appender(name) for name in self.schema.tables}
@@ -173,8 +175,10 @@ class Store:
             if self._con is not None:
                 with suppress(Unavailable, duckdb.Error):
                     await anyio.to_thread.run_sync(self._cursors.end)
-                    if not keep:
-                        self._all("pragma disable_checkpoint_on_shutdown")
+                    # Said in so many words, because a database that is closed keeps its write-ahead log when that
+                    # filled an index which has not been used since it was opened.
+                    end = "checkpoint tables" if keep else "pragma disable_checkpoint_on_shutdown"
+                    await anyio.to_thread.run_sync(self._all, end)
                 await anyio.to_thread.run_sync(self._disconnect)
 
     async def replace_with(self, other: Path) -> None:

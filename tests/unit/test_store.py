@@ -354,6 +354,17 @@ async def test_only_a_file_that_is_kept_is_made_whole_when_it_is_closed(folding:
     assert not Path(f"{path}.wal").exists()
 
 
+async def test_events_are_indexed_in_every_file(folding: Folding) -> None:
+    folding.happens("task", "t-1", TaskOpened(title="x"))
+    folding.write()
+    folding.store._all("drop index events")
+    await folding.store.close()
+    again = Store(folding.store.path, folding.store.schema)
+    assert again._all("select index_name, table_name from duckdb_indexes()") == [("events", "event")]
+    assert again._all("select seq from event where seq in (1, 2)") == [(1,)]
+    await again.close()
+
+
 async def test_a_store_that_was_closed_does_not_keep_readers_waiting(folding: Folding) -> None:
     await folding.store.close()
     with pytest.raises(Refused, match="took too long"):
