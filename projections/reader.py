@@ -2,8 +2,8 @@
 
 Rules:
 * Visibility is applied here and nowhere else: a query reads `reader.at(table)` or `reader.history(table)`, never a
-  table by its name. Only what happened is read from all events, which ask `may_see` for each body: that one happened
-  may be known to all, and so may its time.
+  table by its name. Only lists of what happened read all events, and ask `may_see` for each body: that an event
+  happened may be known to everybody, and so may its time.
 * Nothing a reader returns depends on what happened after its event: ends of rows that lie later read as open.
 * A state that has not changed since the reader's event is taken from memory, made to what the tables would give back:
   a statement costs a millisecond however little it reads.

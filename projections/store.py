@@ -43,6 +43,10 @@ logger = structlog.get_logger(__name__)
 
 FILE = "tables.duckdb"
 MEMORY_MB = 256
+INDEX_BYTES = 10
+"""What the index of events takes for each of them, generously."""
+ROOMLESS = 1_000_000
+"""There is room for so many more in any case."""
 READ_S = 30.0
 ROW_GROUP = 16_384
 """The database skips rows by so many; of its own 122,880 it would read most to find one."""
@@ -74,6 +78,8 @@ class Store:
         self.stored_ns = 0
         self.dropped = 0
         """Rows that no table could hold."""
+        self._memory_mb = memory_mb
+        self._room = 0
         self._options: Options = {"memory_limit": f"{memory_mb}MB", "threads": "2"}
         if not durable:
             self._options |= {"fsync_mode": "none", "checkpoint_threshold": "256MB"}
@@ -146,13 +152,19 @@ class Store:
         if fingerprint != self.schema.fingerprint:
             return "the tables were made by another version"
         self.position, self.chain = position, bytes.fromhex(chain)
-        # 9 bytes an event, and a few events of a million are found in half the time.
         self._all("create index if not exists events on event (seq)")
+        self._make_room()
         ((self.stored_ns,),) = self._all("select coalesce(max(stored_ns), 0) from event")
         self.indexes.news.know(dict(self._all(self.schema.newest)))
         self._appenders = {name: self._con.appender(name) for name in self.schema.tables}
         self._cursors.fill(self._cursor)
         return ""
+
+    def _make_room(self) -> None:
+        """Let the database have memory for the whole index of events, and for that of as many again: what has been used
+        of an index stays in memory."""
+        self._room = 2 * self.position
+        self._all(f"set memory_limit = '{self._memory_mb + self._room * INDEX_BYTES // 1_000_000}MB'")
 
     def _create(self) -> None:
         self._con.execute("begin").fetchall()
@@ -224,6 +236,8 @@ class Store:
             raise Defect("the tables gave up", found=str(error), hint=REBUILD) from error
         self.indexes.written(batch)
         self.position, self.chain = batch.upto, batch.chain
+        if self.position > self._room + ROOMLESS:
+            self._make_room()
         self.stored_ns = max(self.stored_ns, batch.stored_ns)
 
     def _put(self, batch: Batch) -> Batch:

@@ -365,6 +365,26 @@ async def test_events_are_indexed_in_every_file(folding: Folding) -> None:
     await again.close()
 
 
+async def test_there_is_room_for_the_index_of_all_events(folding: Folding, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in (("INDEX_BYTES", 1 << 30), ("ROOMLESS", 2)):
+        monkeypatch.setattr(f"projections.store.{name}", value)
+
+    def limit(store: Store) -> str:
+        ((found,),) = store._all("select current_setting('memory_limit')")
+        return str(found)
+
+    limits = [limit(folding.store)]
+    for number in range(4):
+        folding.happens("task", f"t-{number}", TaskOpened(title="x"))
+        folding.write()
+        limits.append(limit(folding.store))
+    assert limits == ["244.1 MiB"] * 3 + ["6.2 GiB"] * 2
+    await folding.store.close()
+    again = Store(folding.store.path, folding.store.schema)
+    assert limit(again) == "8.2 GiB"
+    await again.close()
+
+
 async def test_a_store_that_was_closed_does_not_keep_readers_waiting(folding: Folding) -> None:
     await folding.store.close()
     with pytest.raises(Refused, match="took too long"):
