@@ -1,5 +1,5 @@
-"""What is kept in memory beside the tables, derived from them: times, versions, what may stand in inboxes,
-words, vectors."""
+"""What is kept in memory beside the tables, derived from them: times, versions, what may stand in inboxes, words,
+vectors."""
 
 from __future__ import annotations
 

@@ -131,9 +131,7 @@ class Reader:
 
     def kid(self, table: str, namespace: str, key: str) -> int | None:
         """The 64-bit key of an entity (None: there was none): scanning for it is ten times faster than for its name."""
-        known = self._table(table)
-        if not isinstance(known, EntityTable):
-            raise KeyError(f"{table} is no table of entities")
+        known = self._entities(table)
         if self._world is not None:
             entry = self._world.entry(known.state_type, namespace, key)
             return entry.kid if entry is not None and entry.kid <= self.seq else None
@@ -145,7 +143,7 @@ class Reader:
         kid = self.kid(table, namespace, key)
         if kid is None:
             return []
-        known = self._table(table)
+        known = self._entities(table)
         if (found := self._remembered(known, kid, namespace, key)) is not None:
             return found
         # It has no row from before its first event, so the database skips all of those. (`history` names all columns of
@@ -153,9 +151,9 @@ class Reader:
         sql = f'select seq_from from "{known.name}" where kid = {kid} and seq_from between {kid} and {self.seq}'
         return sorted(seq for (seq,) in self.rows(sql + self._visible(known)))
 
-    def _remembered(self, table: Table, kid: int, namespace: str, key: str) -> list[int] | None:
+    def _remembered(self, table: EntityTable, kid: int, namespace: str, key: str) -> list[int] | None:
         """The versions of an entity, unless only the tables know them."""
-        if self._world is None or table.has_audience or not isinstance(table, EntityTable):
+        if self._world is None or table.has_audience:
             return None
         entry, versions = self._world.entry(table.state_type, namespace, key), self._indexes.versions
         if entry is None or versions.position < max(entry.since, self.seq):
@@ -286,8 +284,14 @@ class Reader:
             )
         return table
 
+    def _entities(self, name: str) -> EntityTable:
+        table = self._table(name)
+        if not isinstance(table, EntityTable):
+            raise KeyError(f"{name} is no table of entities")
+        return table
+
     def _visible(self, table: Table) -> str:
-        """The same as a SQL predicate that is added to others."""
+        """`may_see` as a SQL predicate that is added to others."""
         if self.sees_all or not table.has_audience:
             return ""
         return f" and ({AUDIENCE} is null or contains({AUDIENCE}, {quoted(f'|{self.agent}|')}))"

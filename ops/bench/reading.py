@@ -79,7 +79,7 @@ async def direct(spec: Spec) -> AsyncIterator[Result | None]:
     store = Store(Path(spec["path"]), schema)
     world = World(FAMILIES)
     store.load_world(world)
-    store.indexes.step(store.position, store.chunks)
+    store.indexes.step(store.position, store.chunks)  # As in a daemon, times and versions are known from memory.
     handlers = queries.answerers()
     yield None
     watch = Watch()
@@ -112,12 +112,6 @@ async def _timed(store: Store, moment: int, fn: Callable[[Reader], tuple[float, 
     return await store.read(moment, agent_of(0), NOW, fn)
 
 
-def _bare_entity(reader: Reader, request: task_requests.Show) -> None:
-    kid = reader.kid("task", request.namespace, request.task)
-    changed = sorted(seq for (seq,) in reader.rows(f"select seq_from from task where kid = {kid}"))
-    reader.rows(f"select seq, time, type, agent, data from event where seq in ({', '.join(map(str, changed))})")
-
-
 def _bare_tail(reader: Reader, request: channel.Read) -> None:
     place = place_of("channel", request.namespace, request.channel)
     floor = reader.seq - 20_000
@@ -129,4 +123,4 @@ def _bare_namespace(reader: Reader, request: task_requests.Board) -> None:
     reader.rows(f"select {columns} from {reader.at('task')} where namespace = '{request.namespace}'")
 
 
-BARE: dict[str, Callable[[Any, Any], Any]] = {"entity": _bare_entity, "tail": _bare_tail, "board": _bare_namespace}
+BARE: dict[str, Callable[[Any, Any], Any]] = {"tail": _bare_tail, "board": _bare_namespace}

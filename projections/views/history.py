@@ -9,7 +9,6 @@ Rules:
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from operator import itemgetter
 from typing import Any
 
 import msgspec
@@ -69,7 +68,7 @@ def happenings(reader: Reader, seqs: Collection[int]) -> list[Happening]:
     sql = f"select seq, time, type, agent, data, audience from event where seq in {any_of(seqs)}"
     return [
         Happening(seq=seq, time=utc(time), type=type_, agent=agent, data=shown(data, BRIEF))
-        for seq, time, type_, agent, data, audience in sorted(reader.rows(sql), key=itemgetter(0))
+        for seq, time, type_, agent, data, audience in sorted(reader.rows(sql))
         if reader.may_see(audience)
     ]
 

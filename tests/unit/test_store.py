@@ -139,7 +139,7 @@ async def test_versions_are_those_up_to_the_moment_that_may_be_seen(folding: Fol
     assert found == [[said, first, second], [said, first], []]
 
 
-@pytest.mark.parametrize("wanted", [[], [2], [3, 1], [4, 3, 1]])
+@pytest.mark.parametrize("wanted", [[], [2], [3, 1], [4, 3, 1], [9, 8, -7, 3, 6, 2, 5]])
 async def test_rows_are_found_by_any_of_some_keys(folding: Folding, wanted: list[int]) -> None:
     for number in range(3):
         folding.happens("task", f"t-{number}", TaskOpened(title="x"))
