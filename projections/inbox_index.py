@@ -68,6 +68,13 @@ class _Addressed:
         self.reason, self.heap = Column(np.int32, room=_ROOM), Column(np.int32, room=_ROOM)
 
 
+class _Touched:
+    """The edits of messages of one place, and the reactions to them, in their order."""
+
+    def __init__(self) -> None:
+        self.seq, self.message = Column(np.int64, room=_ROOM), Column(np.int64, room=_ROOM)
+
+
 class InboxIndex:
     """All inboxes as of every event that was taken in."""
 
@@ -77,7 +84,7 @@ class InboxIndex:
         self._addressed: dict[str, _Addressed] = {}
         self._spans: dict[str, list[_Span]] = {}
         self._open: dict[tuple[int, str], _Span] = {}
-        self._touched: dict[int, int] = {}
+        self._touched: dict[int, _Touched] = {}
 
     # --- what is taken in --------------------------------------------------------------------------------------
 
@@ -111,15 +118,25 @@ class InboxIndex:
         if span is not None:
             span.ends = seq
 
-    def touch(self, seq: int, place: int) -> None:
+    def touch(self, seq: int, message: int, place: int) -> None:
         """A message there was edited, or somebody reacted to it."""
-        self._touched[place] = seq
+        touched = self._touched.get(place)
+        if touched is None:
+            touched = self._touched[place] = _Touched()
+        touched.seq.append(seq)
+        touched.message.append(message)
 
     # --- what is asked -----------------------------------------------------------------------------------------
 
-    def touched_since(self, place: int, seq: int) -> bool:
-        """Whether any message there was touched after that event."""
-        return self._touched.get(place, 0) > seq
+    def touches(self, place: int, messages: Sequence[int], upto: int) -> list[int]:
+        """The edits of some messages there, and the reactions to them, by events up to one."""
+        touched = self._touched.get(place)
+        if touched is None or not messages:
+            return []
+        first, last = np.searchsorted(touched.seq.values, (min(messages), upto), "right")
+        seqs, of = touched.seq.values[first:last], touched.message.values[first:last]
+        found: list[int] = seqs[np.isin(of, messages)].tolist()
+        return found
 
     def said(self, place: int, upto: int) -> tuple[int, int | None]:
         """How many messages there are in a channel as of an event, and the last of them."""

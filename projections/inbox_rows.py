@@ -19,7 +19,7 @@ Rows = Mapping[str, Sequence[Sequence[Any]]]
 _WANTED: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
         MESSAGE.name: ("seq", "place", "agent", "audience"),
-        TOUCH.name: ("seq", "place"),
+        TOUCH.name: ("seq", "message", "place"),
         ADDRESSED.name: ("seq", "agent", "reason", "place", "namespace"),
     }
 )
@@ -51,8 +51,8 @@ class Inboxes(Following[InboxIndex]):
         for seq, place, author, audience in rows[MESSAGE.name]:
             if audience is None:
                 index.say(seq, place, author)
-        for seq, place in rows[TOUCH.name]:
-            index.touch(seq, place)
+        for seq, message, place in rows[TOUCH.name]:
+            index.touch(seq, message, place)
         for seq, agent, reason, place, namespace in rows[ADDRESSED.name]:
             index.address(seq, agent, reason, place, namespace)
         for channel, agent, seq in ended:

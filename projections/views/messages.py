@@ -267,16 +267,15 @@ def shown_name(conversation: str, agent: str) -> str:
 
 def touched(reader: Reader, places: Mapping[int, int], columns: str) -> list[tuple[Any, ...]]:
     """The edits and reactions of these messages (seq -> place), oldest first. `columns` begins with message and seq."""
+    messages: dict[int, list[int]] = {}
+    for seq, place in places.items():
+        messages.setdefault(place, []).append(seq)
     with reader.inboxes() as index:
-        among = {place for place in places.values() if index.touched_since(place, min(places))}
-    if not among:
+        found = [seq for place, seqs in messages.items() for seq in index.touches(place, seqs, reader.seq)]
+    if not found:
         return []
-    sql = (
-        f"select {columns} from {reader.at('message_touch')} "
-        f"where seq > {min(places)} and place in {any_of(sorted(among))} "
-        f"and message between {min(places)} and {max(places)}"
-    )
-    return sorted((row for row in reader.rows(sql) if row[0] in places), key=lambda row: row[1])
+    rows = reader.rows(f"select {columns} from {reader.at('message_touch')} where seq in {any_of(found)}")
+    return sorted(rows, key=lambda row: row[1])
 
 
 def _touches(

@@ -103,11 +103,15 @@ def test_a_channel_has_so_many_messages_as_of_an_event(index: InboxIndex) -> Non
     assert index.said(OPS, LAST) == (0, None)
 
 
-def test_a_touch_is_known_by_its_place(index: InboxIndex) -> None:
-    index.touch(40, DEV)
-    assert index.touched_since(DEV, 39)
-    assert not index.touched_since(DEV, 40)
-    assert not index.touched_since(OPS, 0)
+def test_touches_are_known_by_their_messages(index: InboxIndex) -> None:
+    for seq, message, place in ((40, 25, DEV), (41, 15, DEV), (42, 25, DEV), (43, 37, OPS), (44, 25, OPS)):
+        index.touch(seq, message, place)
+    assert index.touches(DEV, [25], LAST) == [40, 42]
+    assert index.touches(DEV, [15, 25, 35], LAST) == [40, 41, 42]
+    assert index.touches(DEV, [25, 15], 41) == [40, 41]
+    assert index.touches(DEV, [15], 40) == index.touches(DEV, [35], LAST) == index.touches(DEV, [], LAST) == []
+    assert index.touches(OPS, [37], LAST) == [43]
+    assert index.touches(DM, [25], LAST) == []
 
 
 # --- from the tables ----------------------------------------------------------------------------------------------
@@ -125,8 +129,8 @@ async def found(folding: Folding, agent: str = "ada") -> list[tuple[int, set[str
     def read(reader: Reader) -> list[tuple[int, set[str]]]:
         with reader.inboxes() as kept, Inboxes().upto(reader.seq, reader.chunks) as made:
             for place in (place_of("channel", "default", "dev"), place_of("dm", "_", "ada+bob")):
-                assert [kept.touched_since(place, seq) for seq in range(reader.seq)] == [
-                    made.touched_since(place, seq) for seq in range(reader.seq)
+                assert [kept.touches(place, [seq], reader.seq) for seq in range(1, reader.seq)] == [
+                    made.touches(place, [seq], reader.seq) for seq in range(1, reader.seq)
                 ]
             waits = kept.unread(agent, 0, reader.seq).oldest(LAST)
             assert waits == made.unread(agent, 0, reader.seq).oldest(LAST)
@@ -155,7 +159,7 @@ async def test_what_is_written_is_taken_in_as_the_tables_have_it(folding: Foldin
     folding.write()
     assert len(await found(folding)) == 3
     with folding.store.indexes.inboxes.upto(edit, folding.store.chunks) as index:
-        assert index.touched_since(place_of("channel", "default", "dev"), edit - 1)
+        assert index.touches(place_of("channel", "default", "dev"), [early], edit) == [edit]
 
 
 def test_what_not_everybody_may_see_is_in_no_channel() -> None:
