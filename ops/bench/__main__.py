@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 from rich.console import Console
 
-from bench import commands, coordination, past, remembering, soak, takeover, writing
+from bench import commands, coordination, machine, past, remembering, soak, takeover, writing
 from bench.figures import Figure, Figures, as_json, print_table
 from bench.ground import ground
 
@@ -71,7 +71,7 @@ def main() -> int:
     if not wanted or set(wanted) - set(SECTIONS):
         parser.error(f"--only takes sections of {SECTIONS}")
     console = Console(width=None if sys.stdout.isatty() else 220, highlight=False, soft_wrap=True)
-    about = writing.about_machine()
+    about = machine.about_machine()
     console.print(" ".join(f"{name}={value}" for name, value in about.items()))
     lines: list[Figure] = []
     for figures in measured(wanted, arguments.small, arguments.directory, arguments.repeat):

@@ -99,7 +99,7 @@ class Past:
         raw = {"url": self.ground.url, "creds": str(self.ground.raw_creds_file())}
         found = crew.run_one("stages", upto=upto, directory=str(self.ground.home.path.parent), **raw).extra
         took, cpu = found["took"], {name: seconds / upto * 1e6 for name, seconds in found["cpu"].items()}
-        total = took.pop("fold_log")
+        total, bare = took.pop("fold_log"), took.pop("bare")
         for name, seconds in took.items():
             figures.add(
                 f"  {name} alone",
@@ -116,6 +116,14 @@ class Past:
             beside="the stages one after another",
             target=at_least(30_000, "value"),
             note=f"aim 60,000; slowest stage {slowest:,.0f}/s; CPU {cpu['fold_log']:.1f} us an event",
+        )
+        figures.add(
+            "  read into one table, nothing folded",
+            upto / bare,
+            "events/s",
+            limit=upto / total,
+            beside="replay",
+            note=f"CPU {cpu['bare']:.1f} us an event: a ceiling here",
         )
         return figures
 

@@ -1,15 +1,22 @@
-"""Folding the log, stage by stage and as a whole."""
+"""Folding the log, stage by stage and as a whole, and the least that any projector does: reading it into one table."""
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
+
+import duckdb
+import msgspec
 
 from bench.clients import Spec, Watch, raw_connection
 from bench.crew import Result
+from bus.events import AGENT, ENTITY, TYPE, Record
 from bus.jetstream import JetStreamLog
 from bus.operation import CODEC, FAMILIES
 from bus.world import World
@@ -21,10 +28,11 @@ from projections.views import events
 
 
 async def measure(spec: Spec) -> AsyncIterator[Result | None]:
-    """Seconds of each stage for the events up to `upto`, one after another; then `fold_log`, which overlaps them."""
+    """Seconds of each stage for the events up to `upto`, one after another; then of `fold_log`, which overlaps them,
+    and of `_bare`."""
+    schema = Schema(FAMILIES, discover(), events.EVENT)  # Before there is a connection that has to answer pings.
     async with raw_connection(spec) as connection:
         log = JetStreamLog(connection, CODEC)
-        schema = Schema(FAMILIES, discover(), events.EVENT)
         yield None
         watch = Watch()
         gc.disable()  # As a replay does.
@@ -35,6 +43,10 @@ async def measure(spec: Spec) -> AsyncIterator[Result | None]:
         async with fold_log(log, schema, spec["upto"], Path(spec["directory"])):
             took["fold_log"] = time.perf_counter() - start
             cpu["fold_log"] = time.process_time() - busy
+        with TemporaryDirectory(prefix="bare-", dir=spec["directory"]) as scratch:
+            start, busy = time.perf_counter(), time.process_time()
+            await _bare(log, spec["upto"], Path(scratch))
+            took["bare"], cpu["bare"] = time.perf_counter() - start, time.process_time() - busy
         yield watch.result(count=spec["upto"], took=took, cpu=cpu)
 
 
@@ -75,3 +87,37 @@ async def _stages(
         waiting = []
     await store.close()
     return took, cpu
+
+
+async def _bare(log: JetStreamLog, upto: int, scratch: Path) -> None:
+    """Read the log, decode bodies without checking them, and store one narrow row an event beside the reading: no
+    envelope, no chain, no states, nothing that could be asked as of a moment."""
+    database = duckdb.connect(str(scratch / "bare.duckdb"))
+    database.execute(
+        "create table bare (seq bigint, time bigint, place text, type text, entity text, agent text, data text)"
+    )
+    appender, writer = database.appender("bare"), ThreadPoolExecutor(1, "bare")
+    rows: list[tuple[Any, ...]] = []
+    written: Future[None] | None = None
+
+    def write(rows: Sequence[tuple[Any, ...]]) -> None:
+        database.execute("begin").fetchall()
+        appender.append_rows(rows)
+        appender.flush()
+        database.execute("commit").fetchall()
+
+    with writer, database:
+        async for records in log.read(0, upto):
+            rows += map(_row, records)
+            if len(rows) >= BATCH_EVENTS or records[-1].seq == upto:
+                if written is not None:
+                    await asyncio.wrap_future(written)
+                written, rows = writer.submit(write, rows), []
+        if written is not None:
+            await asyncio.wrap_future(written)
+
+
+def _row(record: Record) -> tuple[Any, ...]:
+    get, data = record.headers.get, record.data
+    msgspec.json.decode(data)
+    return record.seq, record.time_ns, record.subject, get(TYPE), get(ENTITY), get(AGENT), data.decode()

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import msgspec
-import psutil
 
 from bench import crew
 from bench.crew import Crew, Result, latencies, rate
@@ -21,6 +20,7 @@ class Sizes(msgspec.Struct, frozen=True):
     singles: int = 400
     writers: int = 30
     per_writer: int = 150
+    clients: int = 4
     concurrent: int = 40_000
     channels: int = 500
     batches: int = 150
@@ -31,20 +31,20 @@ class Sizes(msgspec.Struct, frozen=True):
 
 
 SMALL = Sizes(
-    rounds=2,
+    rounds=1,
     crowd_rounds=1,
     singles=40,
-    writers=3,
+    writers=2,
     per_writer=15,
+    clients=2,
     concurrent=600,
     channels=20,
     batches=6,
     flood_s=1.0,
-    racers=3,
+    racers=2,
     race_tasks=40,
     next_tasks=60,
 )
-CLIENTS = 4
 IN_FLIGHT = 256
 BATCH = 256
 
@@ -68,9 +68,9 @@ class Writing:
         self.sizes = sizes
         self.home = str(ground.home.path)
         ground.up()
-        self.agents = [f"writer-{n:02}" for n in range(max(sizes.writers, sizes.racers, CLIENTS))]
+        self.agents = [f"writer-{n:02}" for n in range(max(sizes.writers, sizes.racers, sizes.clients))]
         ground.register([*self.agents, "flood-0", "flood-1"])
-        self.bare = [f"bare-{n:02}" for n in range(max(sizes.writers, CLIENTS))]
+        self.bare = [f"bare-{n:02}" for n in range(max(sizes.writers, sizes.clients))]
         for name in self.bare:
             ground.home.keyring.agent(name)
         self.channels = [f"channel-{n:03}" for n in range(sizes.channels)]
@@ -150,11 +150,11 @@ class Writing:
         crowd = (sizes.per_writer * writers, writers, writers)
         found = self._crowd(figures, f"{writers} writers", 3, *crowd, ["dev"])
         self.ceilings(figures, f"{writers} writers", *crowd, found)
-        one, crowd = f"{IN_FLIGHT} in flight, 1 channel", (sizes.concurrent, CLIENTS, IN_FLIGHT)
+        one, crowd = f"{IN_FLIGHT} in flight, 1 channel", (sizes.concurrent, sizes.clients, IN_FLIGHT)
         found = self._crowd(figures, one, 10, *crowd, ["dev"])
         self.ceilings(figures, f"{IN_FLIGHT} in flight", *crowd, found)
         many = f"{IN_FLIGHT} in flight, {sizes.channels} channels"
-        best = self._crowd(figures, many, 10, sizes.concurrent, CLIENTS, IN_FLIGHT, self.channels)
+        best = self._crowd(figures, many, 10, sizes.concurrent, sizes.clients, IN_FLIGHT, self.channels)
         for in_flight in (1, 2):
             batched = self.raw_batches(in_flight)
             figures.add(
@@ -346,8 +346,3 @@ class Writing:
         crowd = (sizes.next_tasks, sizes.racers, sizes.racers)
         self.ceilings(figures, f"{sizes.racers} workers", *crowd, rate(taken), beside="claims")
         return figures
-
-
-def about_machine() -> dict[str, Any]:
-    load = psutil.getloadavg()[0]
-    return {"cores": cores(), "memory_gb": round(psutil.virtual_memory().total / 1e9, 1), "load_before": load}

@@ -15,7 +15,7 @@ EXPECTED = {
     "A": ("post, one writer", "writers", "in flight, 1 channel", "CPU per post", "raw atomic batches"),
     "B": ("two busy loops", "two floods"),
     "C": ("claim race", "task.next"),
-    "D": ("read alone", "decode alone", "fold alone", "rows alone", "store alone", "replay of"),
+    "D": ("read alone", "decode alone", "fold alone", "rows alone", "store alone", "replay of", "nothing folded"),
     "E": ("another's follow", "queryable"),
     "F": ("one task", "channel tail", "board", "page of 50", "inbox"),
     "G": ("daemon after folding", "nats-server after folding", "daemon after a restart"),
