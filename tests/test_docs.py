@@ -14,7 +14,7 @@ import pytest
 
 from bus.operation import FAMILIES, OPERATIONS
 from cli.main import LIFECYCLE, REFERENCE
-from ops.reference.__main__ import PAGES, stale
+from ops.reference.__main__ import stale
 from ops.reference.events import explained
 from ops.reference.structs import Field, fields
 
@@ -45,11 +45,6 @@ def anchors(text: str) -> set[str]:
 
 def test_generated_pages_are_fresh() -> None:
     assert sorted(stale()) == [], "run ops/docs"
-
-
-def test_generating_twice_gives_the_same() -> None:
-    for make in PAGES.values():
-        assert make() == make()
 
 
 # --- what the code says of itself -----------------------------------------------------------------------------------

@@ -143,14 +143,19 @@ def _schema() -> Schema:
     return Schema(FAMILIES, discover(), EVENT)
 
 
-@cache
 def _is_tenant_wide(family: Family) -> bool:
     """Whether the family's events are appended in the tenant's own namespace: some `Emit(State, …, TENANT)` says so."""
+    return family.state.__name__ in _named_with_tenant()
+
+
+@cache
+def _named_with_tenant() -> frozenset[str]:
+    """What stands beside TENANT in the calls of Emit."""
+    found: set[str] = set()
     for module in [module for name, module in sys.modules.items() if name.startswith("bus.domain.")]:
         assert module.__file__ is not None
         for node in ast.walk(ast.parse(Path(module.__file__).read_text())):
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "Emit":
                 names = [arg.id for arg in node.args if isinstance(arg, ast.Name)]
-                if family.state.__name__ in names and "TENANT" in names:
-                    return True
-    return False
+                found |= set(names) if "TENANT" in names else set()
+    return frozenset(found)

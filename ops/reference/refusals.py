@@ -71,7 +71,8 @@ def raised_by(function: Callable[..., Any]) -> set[Raised]:
     return found
 
 
-def raised_anywhere() -> set[Raised]:
+@cache
+def raised_anywhere() -> frozenset[Raised]:
     """The errors of the whole project."""
     found: set[Raised] = set()
     for path in sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py")):
@@ -83,7 +84,7 @@ def raised_anywhere() -> set[Raised]:
             target = _resolved(call.func, name, "")
             if isinstance(target, type) and issubclass(target, ANSWERS):
                 found |= set(_raised(call, target, name))
-    return found
+    return frozenset(found)
 
 
 def _resolved(func: ast.expr, module: str, within: str) -> Any:

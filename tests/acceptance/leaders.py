@@ -15,7 +15,7 @@ from contextlib import asynccontextmanager
 import anyio
 
 from bus.domain import channel
-from tests.acceptance.support import Child, Rig, until
+from tests.acceptance.support import WAIT_S, Child, Rig, until
 
 
 async def follow(rig: Rig, number: int) -> None:
@@ -23,7 +23,7 @@ async def follow(rig: Rig, number: int) -> None:
 
     async def done() -> bool:
         async with rig.raw(rig.home.keyring.daemon()) as (client, _):
-            answer = await client.request("$JS.API.STREAM.INFO.LOG", b"")
+            answer = await client.request("$JS.API.STREAM.INFO.LOG", b"", timeout=WAIT_S)
             return int(json.loads(answer.data)["state"]["consumer_count"]) >= number
 
     await until(done, what=f"{number} daemons that follow the log")

@@ -11,7 +11,7 @@ from nats.aio.client import Client
 from bus.client import Bus
 from bus.domain import channel, log
 from bus.domain import task_requests as task
-from tests.acceptance.support import Rig, settled, until
+from tests.acceptance.support import WAIT_S, Rig, settled, until
 
 TYPED = {"Bus-Schema": "1", "Bus-Entity": "dev", "Bus-Agent": "owner"}
 POSTED = {"Bus-Type": "channel.posted", **TYPED}
@@ -109,7 +109,8 @@ async def test_an_administrator_cannot_delete_what_is_in_the_log(rig: Rig) -> No
     before = await rig.log_when(bool)
     async with rig.raw(rig.home.keyring.admin()) as (client, _):
         for verb, body in {"PURGE": {}, "MSG.DELETE": {"seq": 1}, "MSG.DELETE ": {"seq": 1, "no_erase": True}}.items():
-            answer = await client.request(f"$JS.API.STREAM.{verb.strip()}.LOG", json.dumps(body).encode())
+            request = f"$JS.API.STREAM.{verb.strip()}.LOG", json.dumps(body).encode()
+            answer = await client.request(*request, timeout=WAIT_S)
             assert "error" in json.loads(answer.data), answer.data
     assert (await rig.log())[: len(before)] == before
 

@@ -14,6 +14,7 @@ from bus.client import Bus
 from bus.domain import channel, log
 from bus.domain import task_requests as task
 from tests.acceptance.checker import Diaries, check, nobody_holds
+from tests.acceptance.leaders import follow
 from tests.acceptance.support import Child, Rig, until
 
 CLIENTS = [f"worker-{number}" for number in range(4)]
@@ -25,17 +26,6 @@ async def open_tasks(bus: Bus, number: int) -> None:
     await bus.call(channel.Open(channel="work"))
     for index in range(number):
         await bus.call(task.Open(task=f"race-{index}", title="x"))
-
-
-async def follow(rig: Rig, number: int) -> None:
-    """Wait until so many daemons follow the log, by what the server knows."""
-
-    async def done() -> bool:
-        async with rig.raw(rig.home.keyring.daemon()) as (client, _):
-            answer = await client.request("$JS.API.STREAM.INFO.LOG", b"")
-            return int(json.loads(answer.data)["state"]["consumer_count"]) >= number
-
-    await until(done, what=f"{number} daemons that follow the log")
 
 
 async def second_leader(rig: Rig) -> Child:
