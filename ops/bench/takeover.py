@@ -95,12 +95,11 @@ async def _silence(ground: Ground, how: str) -> float:
         await _until(lambda: _supervised(supervisor) is not None)
         await anyio.sleep(STAND_BY_S)
         victim = await _leader(ground)
-        if how == "cut off" and victim != second.pid:  # The one behind the line has to lead.
+        while how == "cut off" and victim != second.pid:  # The one behind the line has to lead, however long it takes.
             os.kill(victim, signal.SIGKILL)
-            await _until(lambda: _said(ground) == second.pid)
-            await _until(lambda: _supervised(supervisor) not in (None, victim))
+            await _until(lambda gone=victim: _supervised(supervisor) not in (None, gone))
             await anyio.sleep(STAND_BY_S)
-            victim = second.pid
+            victim = await _leader(ground)
         os.kill(supervisor, signal.SIGSTOP)
         stack.callback(os.kill, supervisor, signal.SIGCONT)
         async with anyio.create_task_group() as tasks:
