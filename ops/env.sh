@@ -27,15 +27,14 @@ make_venv() {
   fi
 }
 
-# install PYTHON REQUIREMENT...: into the environment of that Python. uv takes a tenth of pip's time; where it cannot be had
-# or cannot find a package (pip may have been told of an index that uv does not know), pip does it.
+# install PYTHON REQUIREMENT...: into the environment of that Python. uv takes a quarter of pip's time or less; where it
+# cannot be had or cannot find a package (pip may have been told of an index that uv does not know), pip does it.
 install() {
-  local python="$1" pip uv="$ROOT/.venv/bin/uv"
+  local python="$1" uv="$ROOT/.venv/bin/uv"
+  local pip=(-m pip install --quiet --disable-pip-version-check --no-input)
   shift
-  pip=("$python" -m pip install --quiet --disable-pip-version-check --no-input)
-  [ -x "$uv" ] || "$ROOT/.venv/bin/python" -m pip install --quiet --disable-pip-version-check --no-input "uv>=0.13,<1" \
-    >/dev/null 2>&1 || true
-  UV_SYSTEM_CERTS=1 "$uv" pip install --quiet --python "$python" "$@" >/dev/null 2>&1 || "${pip[@]}" "$@" >&2
+  [ -x "$uv" ] || "$ROOT/.venv/bin/python" "${pip[@]}" "uv>=0.13,<1" >/dev/null 2>&1 || true
+  UV_SYSTEM_CERTS=1 "$uv" pip install --quiet --python "$python" "$@" >/dev/null 2>&1 || "$python" "${pip[@]}" "$@" >&2
 }
 
 # ensure_env EXTRAS: $PYTHON of .venv with this checkout installed in place, with those extras.

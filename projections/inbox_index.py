@@ -1,4 +1,5 @@
-"""What may stand in inboxes, in memory: who said something where, what is addressed to whom, who is a member of what.
+"""What may stand in inboxes, in memory: who said something where, what is addressed to whom, who is a member of what,
+and which messages were edited or reacted to.
 
     place    a conversation, as the 64-bit hash of its name (see `projections.views.messages`)
     span     an agent is a member of a channel from one event until before another
@@ -8,7 +9,8 @@ Rules:
 * It is derived from the tables and is put together in the order of the log. What a later event adds, or ends, makes no
   difference to what waits as of an earlier seq.
 * It holds seqs, no texts: what a page shows is read from the tables.
-* Of messages only those are here that every agent may see. What is addressed to an agent is told to that agent alone.
+* Of messages only those are here that every agent may see; of edits and reactions all, to be read by who may. What is
+  addressed to an agent is told to that agent alone.
 * Everything here is pure: it reads nothing, and knows no clock and no lock.
 """
 
