@@ -16,6 +16,7 @@ Rules:
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -82,27 +83,23 @@ class InboxIndex:
 
     def __init__(self) -> None:
         self._authors, self._reasons, self._heaps = Numbered[str](), Numbered[str](), Numbered[Heap]()
-        self._said: dict[int, _Said] = {}
-        self._addressed: dict[str, _Addressed] = {}
+        self._said: defaultdict[int, _Said] = defaultdict(_Said)
+        self._addressed: defaultdict[str, _Addressed] = defaultdict(_Addressed)
         self._spans: dict[str, list[_Span]] = {}
         self._open: dict[tuple[int, str], _Span] = {}
-        self._touched: dict[int, _Touched] = {}
+        self._touched: defaultdict[int, _Touched] = defaultdict(_Touched)
 
     # --- what is taken in --------------------------------------------------------------------------------------
 
     def say(self, seq: int, place: int, author: str) -> None:
         """There is a message that everybody may see."""
-        said = self._said.get(place)
-        if said is None:
-            said = self._said[place] = _Said()
+        said = self._said[place]
         said.seq.append(seq)
         said.author.append(self._authors.number(author))
 
     def address(self, seq: int, agent: str, reason: str, place: int | None, namespace: str) -> None:
         """Something is addressed to an agent; without a place it is no message."""
-        rows = self._addressed.get(agent)
-        if rows is None:
-            rows = self._addressed[agent] = _Addressed()
+        rows = self._addressed[agent]
         rows.seq.append(seq)
         rows.reason.append(self._reasons.number(reason))
         rows.heap.append(self._heaps.number(Heap(namespace, None) if place is None else Heap("", place)))
@@ -122,9 +119,7 @@ class InboxIndex:
 
     def touch(self, seq: int, message: int, place: int) -> None:
         """A message there was edited, or somebody reacted to it."""
-        touched = self._touched.get(place)
-        if touched is None:
-            touched = self._touched[place] = _Touched()
+        touched = self._touched[place]
         touched.seq.append(seq)
         touched.message.append(message)
 

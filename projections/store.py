@@ -80,7 +80,7 @@ class Store:
         """Rows that no table could hold."""
         self._memory_mb = memory_mb
         self._room = 0
-        # Readers are threads already; a statement with threads of its own takes more processor and no less time.
+        # Readers are threads already; with two processors, a statement with threads of its own took no less time.
         self._options: Options = {"memory_limit": f"{memory_mb}MB", "threads": "1"}
         if not durable:
             self._options |= {"fsync_mode": "none", "checkpoint_threshold": "256MB"}

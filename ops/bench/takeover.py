@@ -96,6 +96,8 @@ async def _silence(ground: Ground, how: str) -> float:
         await anyio.sleep(STAND_BY_S)
         victim = await _leader(ground)
         while how == "cut off" and victim != second.pid:  # The one behind the line has to lead, however long it takes.
+            if second.poll() is not None:
+                raise RuntimeError(f"the daemon behind the line ended with status {second.returncode}")
             os.kill(victim, signal.SIGKILL)
             await _until(lambda gone=victim: _supervised(supervisor) not in (None, gone))
             await anyio.sleep(STAND_BY_S)

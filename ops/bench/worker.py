@@ -22,7 +22,6 @@ from bench.crew import Result
 Role = Callable[[dict[str, Any]], AsyncIterator[Result | None]]
 
 ROLES = {
-    "spin": "bench.machine:spin",
     "raw_publish": "bench.clients:raw_publish",
     "raw_batches": "bench.clients:raw_batches",
     "raw_claim": "bench.clients:raw_claim",

@@ -9,11 +9,12 @@ from typing import Any
 import pytest
 
 from bus.clock import EPOCH
-from bus.domain.channel import ChannelEdited, ChannelJoined, ChannelLeft, ChannelOpened, ChannelPosted
+from bus.domain.channel import ChannelEdited, ChannelJoined, ChannelLeft, ChannelOpened, ChannelPosted, Read
 from bus.domain.dm import DmPosted
 from bus.operation import FAMILIES
 from projections.inbox_index import Heap, InboxIndex, Unread
 from projections.inbox_rows import Inboxes
+from projections.query import answerers
 from projections.reader import Reader, Stopped
 from projections.schema import OPEN, discover
 from projections.store import Store
@@ -160,6 +161,24 @@ async def test_what_is_written_is_taken_in_as_the_tables_have_it(folding: Foldin
     assert len(await found(folding)) == 3
     with folding.store.indexes.inboxes.upto(edit, folding.store.chunks) as index:
         assert index.touches(place_of("channel", "default", "dev"), [early], edit) == [edit]
+
+
+async def test_a_message_is_changed_in_its_own_conversation_only(folding: Folding) -> None:
+    for name in ("dev", "ops"):
+        folding.happens("channel", name, ChannelOpened(topic=""))
+    said = folding.happens("channel", "dev", ChannelPosted(text="said"), "bob")
+    before = folding.happens("channel", "ops", ChannelEdited(message=said, text="by an administrator"), "bob")
+    edit = folding.happens("channel", "dev", ChannelEdited(message=said, text="meant"), "bob")
+    after = folding.happens("channel", "ops", ChannelEdited(message=said, text="and again"), "bob")
+    folding.write()
+
+    def read(reader: Reader) -> list[tuple[str, int | None]]:
+        found = answerers()[Read].handle(reader, Read(channel="dev"))
+        return [(row.text, row.edited) for row in found.messages]
+
+    assert await folding.store.read(before, "ada", EPOCH, read) == [("said", None)]
+    for seq in (edit, after):
+        assert await folding.store.read(seq, "ada", EPOCH, read) == [("meant", edit)]
 
 
 def test_what_not_everybody_may_see_is_in_no_channel() -> None:
